@@ -1,0 +1,137 @@
+"""lawm-data: collect, import, split, verify and publish datasets. Each command is a thin shell over a function."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lawm_data import config, files
+from lawm_data.errors import UserError
+
+
+class Commands(click.Group):
+    """A group that prints a UserError as one line and exits with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted: run the same command again to continue", err=True)
+            ctx.exit(130)
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    envvar="LAWM_ROOT",
+    default="lawm",
+    show_default=True,
+    help="workspace folder: raw/ dataset/ runs/ [env LAWM_ROOT]",
+)
+recipe_option = click.option("--recipe", default="cpu", show_default=True, help="a name (cpu, paper, demo) or a file")
+set_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="e.g. --set split.quota=200")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lawm")
+def main() -> None:
+    """Make datasets for latent-action world models: collect or import, split, push."""
+
+
+@main.command()
+@click.option("--env", required=True, help="dm_control task as domain-task, e.g. cheetah-run")
+@click.option("--policy", type=click.Choice(["random"]), help="who acts [default: the recipe's]")
+@click.option("--seeds", type=click.IntRange(1), help="collectors, with seeds 0, 1, ... [default: the recipe's]")
+@click.option("--episodes", type=click.IntRange(1), help="episodes each [default: the recipe's]")
+@recipe_option
+@set_option
+@root_option
+def collect(env: str, recipe: str, settings: tuple[str, ...], root: Path, **flags: Any) -> None:
+    """Record trajectories of a task. Run it again to continue after an interruption."""
+    from lawm_data import collect as collecting
+
+    settings_of = config.load(recipe, settings, {"collect": collecting.Config}, {"collect": flags})
+    with files.lock(root):
+        collecting.collect(root / "raw", env, settings_of["collect"])
+
+
+@main.command("import")
+@click.argument("format_", metavar="FORMAT")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--env", required=True, help="domain-task, or custom:NAME for data that no simulator here makes")
+@click.option("--slice", "slice_", help="make these episodes that slice, whole (e.g. plan2explore)")
+@root_option
+def import_(format_: str, paths: tuple[Path, ...], env: str, slice_: str | None, root: Path) -> None:
+    """Import recorded trajectories: FORMAT is aime or d4rl; PATHS are files, zips or folders."""
+    from lawm_data import importers
+
+    with files.lock(root):
+        importers.run(format_, list(paths), env, root / "raw", slice_)
+
+
+@main.command()
+@click.option("--env", help="which task [default: the only one in the workspace]")
+@click.option("--label-frac", type=float, help="fraction of trajectories that keep their actions, in (0, 1]")
+@click.option("--label-seed", type=int, help="seed of the draw of labeled trajectories [default: the recipe's]")
+@click.option("--strict", is_flag=True, default=None, help="a slice short of its quota is an error")
+@click.option("--out", type=click.Path(path_type=Path), help="write this folder [default: ROOT/dataset/ENV]")
+@recipe_option
+@set_option
+@root_option
+def split(env: str | None, out: Path | None, recipe: str, settings: tuple[str, ...], root: Path, **flags: Any) -> None:
+    """Cut the raw history into slices, strip the actions of all but a few, write shards, manifest and card."""
+    from lawm_data import slicing, splitting
+
+    settings_of = config.load(recipe, settings, {"split": slicing.Config}, {"split": flags})
+    with files.lock(root):
+        splitting.split(root, env, settings_of["split"], out)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@root_option
+def stats(as_json: bool, root: Path) -> None:
+    """What the workspace holds: raw history, and the slices with their return statistics."""
+    from lawm_data import statistics
+
+    found = statistics.collect_stats(root)
+    click.echo(json.dumps(found, indent=2) if as_json else statistics.as_text(found))
+
+
+@main.command()
+@click.argument("dataset", required=False, type=click.Path(path_type=Path))
+@click.option("--env", help="which task [default: the only one in the workspace]")
+@root_option
+def verify(dataset: Path | None, env: str | None, root: Path) -> None:
+    """Check a dataset folder: every digest, every row, nothing missing, nothing extra."""
+    from lawm_data import shards
+
+    folder = dataset or shards.find(root / "dataset", env)
+    checked = shards.verify(folder)
+    click.echo(f"{folder}: verified, {checked}")
+
+
+@main.command()
+@click.option("--env", help="which task [default: the only one in the workspace]")
+@click.option("--repo", help="e.g. org/lawm-walker [default: YOUR_NAME/lawm-DOMAIN]")
+@click.option("--private", is_flag=True, help="create the repository private")
+@click.option("--tag", help="tag the commit, e.g. v1")
+@click.option("--with-actions", is_flag=True, help="publish the withheld actions too")
+@root_option
+def push(env: str | None, repo: str | None, private: bool, tag: str | None, with_actions: bool, root: Path) -> None:
+    """Publish the dataset folder to the Hugging Face Hub in one commit."""
+    from lawm_data import hub, shards
+
+    folder = shards.find(root / "dataset", env)
+    with files.lock(root):
+        hub.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
+
+
+if __name__ == "__main__":
+    main()

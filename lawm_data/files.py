@@ -1,0 +1,142 @@
+"""Files appear whole or not at all. Nothing else in the project opens a file for writing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lawm_data.errors import UserError
+
+PARTIAL = ".partial-"  # prefix of what is still being written; swept away by `sweep`
+
+
+@contextlib.contextmanager
+def told_if_full(path: Path) -> Iterator[None]:
+    """Turn 'no space left' and 'permission denied' into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        # h5py and pyarrow keep the reason in the text alone when they raise without an errno
+        text = str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "errno = 28" in text:
+            raise UserError(f"{path}: no space left on the disk; free some, then run the same command again") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"{path}: cannot be written ({os.strerror(error.errno)})") from error
+        raise
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed and renamed to `path`, else removed."""
+    path = Path(path)
+    temporary = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
+    try:
+        with told_if_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it takes the place of `path`, else it is removed."""
+    path = Path(path)
+    temporary = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
+    old = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-old-{path.name}"
+    try:
+        with told_if_full(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            _flush(path.parent)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with new_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted keys and two-space indent: the same value gives the same bytes. NaN is refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raise UserError when the file is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); restore it or make it again") from None
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line to a log. A kill may cut the last line; readers skip one that does not parse."""
+    with told_if_full(path), open(path, "a") as file:
+        file.write(line + "\n")
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an interrupted `new_file` or `new_folder` left in `folder`; call it under the lock."""
+    for path in Path(folder).glob(f"{PARTIAL}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(workspace: Path) -> Iterator[None]:
+    """Hold the workspace's lock; UserError when another process has it."""
+    workspace = Path(workspace)
+    with told_if_full(workspace):
+        workspace.mkdir(parents=True, exist_ok=True)
+        file = open(workspace / ".lock", "a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{workspace}: another lawm command is using this workspace; wait for it, or name another with --root"
+            ) from None
+        yield
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
