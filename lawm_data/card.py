@@ -1,0 +1,189 @@
+"""The dataset card, its return statistics (the paper's Table 4) and its histograms (Figure 3)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+
+from lawm_data.manifest import Manifest
+
+FIGURE = "figures/returns.png"
+COLUMNS = ("mean", "std", "min", "p25", "median", "p75", "max")
+_EPISODE = "o_0 --a_0--> o_1 (r_0) --a_1--> o_2 (r_1) ... --a_{T-1}--> o_T (r_{T-1})"
+
+
+def statistics(returns: Sequence[float]) -> dict[str, float]:
+    """A row of Table 4: mean, std (of the population), min, quartiles, max; empty for no returns."""
+    if not returns:
+        return {}
+    values = np.asarray(returns, np.float64)
+    p25, median, p75 = np.percentile(values, [25, 50, 75])
+    row = (values.mean(), values.std(), values.min(), p25, median, p75, values.max())
+    return {name: round(float(value), 4) for name, value in zip(COLUMNS, row, strict=True)}
+
+
+def figure(returns: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
+    """PNG with one histogram a slice, of all and of the labeled returns. The same returns give the same bytes."""
+    from matplotlib.figure import Figure
+
+    page = Figure(figsize=(4 * len(returns), 3), layout="constrained")
+    panels = page.subplots(1, len(returns), squeeze=False)[0]
+    for axes, (name, (every, labeled)) in zip(panels, returns.items(), strict=True):
+        edges = np.histogram_bin_edges(every, bins=40)
+        axes.hist(every, edges, color="#9db4c8", label=f"all ({len(every)})")
+        axes.hist(labeled, edges, color="#c8553d", label=f"labeled ({len(labeled)})")
+        axes.set(title=name, xlabel="return", ylabel="trajectories")
+        axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def render(manifest: Manifest) -> str:
+    """README.md of the dataset folder: `configs:` for plain `datasets`, then the page for people."""
+    header = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=True, width=120)
+    sections = [_introduction(manifest), _loading(manifest), _returns(manifest), _schema(manifest), _origin(manifest)]
+    return f"---\n{header}---\n" + "\n".join(sections)
+
+
+def _metadata(manifest: Manifest) -> dict[str, Any]:
+    episodes = sum(int(entry.statistics["episodes"]) for entry in manifest.slices.values())
+    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return {
+        "license": "other",  # imported episodes keep their authors' terms, which no file of theirs states
+        "pretty_name": f"LAWM {manifest.env}",
+        "task_categories": ["reinforcement-learning"],
+        "tags": ["offline-rl", "world-model", "latent-actions", "dm_control", manifest.env.replace(":", "-")],
+        "size_categories": [next((name for limit, name in sizes if episodes < limit), "n>1M")],
+        "configs": _configs(manifest),
+    }
+
+
+def _configs(manifest: Manifest) -> list[dict[str, Any]]:
+    """Withheld actions are no config: whoever loads the dataset does not get them by accident."""
+    first = default_slice(manifest)
+    configs: list[dict[str, Any]] = []
+    for name in sorted(manifest.slices, key=lambda name: (name != first, name)):
+        splits = manifest.slices[name].splits
+        for config, wanted in ((name, ("labeled", "unlabeled")), (f"{name}-validation", ("validation",))):
+            data_files = [{"split": split, "path": splits[split]} for split in wanted if splits.get(split)]
+            if data_files:
+                configs.append({"config_name": config, "data_files": data_files})
+    configs[0]["default"] = True
+    return configs
+
+
+def default_slice(manifest: Manifest) -> str:
+    """medium-replay, or the first there is."""
+    return "medium-replay" if "medium-replay" in manifest.slices else min(manifest.slices)
+
+
+def _introduction(manifest: Manifest) -> str:
+    lines = [
+        f"# {manifest.env}: trajectories with few action labels",
+        "",
+        f"Recorded trajectories of `{manifest.env}` for learning a latent-action world model: "
+        "most come without their actions.",
+        "",
+    ]
+    if manifest.label_fraction is None:
+        lines += ["No label fraction was asked for: every trajectory that has actions keeps them.", ""]
+    else:
+        fraction = f"{100 * manifest.label_fraction:g}%"
+        lines += [f"Of each slice {fraction} keep their actions, drawn with label seed {manifest.label_seed}:", ""]
+    for name, entry in manifest.slices.items():
+        counts = f"{entry.statistics['labeled']} of {entry.statistics['episodes']} trajectories labeled"
+        state = "complete" if entry.complete else f"incomplete: {entry.found} of {entry.wanted} found"
+        lines.append(f"- `{name}`: {counts}; {_rule(entry.rule)}; {state}")
+    lines += ["", "Slices overlap: what is hidden in one may be labeled in another, so train on one slice only.", ""]
+    return "\n".join(lines)
+
+
+def bounds(rule: Mapping[str, Any]) -> str:
+    """`return >= 275 and <= 700`, or nothing where the rule sets no bound."""
+    signs = {"min_return": ">=", "max_return": "<="}
+    parts = [f"{sign} {rule[key]:g}" for key, sign in signs.items() if key in rule]
+    return f"return {' and '.join(parts)}" if parts else ""
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    history = {
+        "all": "of the whole history",
+        "trailing": "of each collector's history up to where the mean return of its last 20 episodes exceeds that",
+    }
+    return f"{bounds(rule) or 'any return'}, {history.get(rule['history'], rule['history'])}"
+
+
+def _loading(manifest: Manifest) -> str:
+    name = default_slice(manifest)
+    split = next(iter(split for split in ("labeled", "unlabeled") if manifest.slices[name].splits.get(split)))
+    return f"""## Load
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("THIS_REPOSITORY", "{name}", split="{split}", streaming=True)
+row = next(iter(rows.with_format("numpy")))
+observation = row["observation"].reshape(-1, {manifest.observation_size})  # [T + 1, {manifest.observation_size}]
+```
+
+Train on it: `lawm-train --hub-dataset THIS_REPOSITORY --slice {name}`
+"""
+
+
+def _returns(manifest: Manifest) -> str:
+    lines = [
+        "## Returns",
+        "",
+        f"| slice | trajectories | {' | '.join(COLUMNS)} |",
+        f"|---|{'---:|' * (len(COLUMNS) + 1)}",
+    ]
+    for name, entry in manifest.slices.items():
+        lines.append(_row(name, int(entry.statistics["episodes"]), entry.statistics))
+        if entry.labeled_statistics:
+            lines.append(_row(f"{name}, labeled", int(entry.statistics["labeled"]), entry.labeled_statistics))
+    return "\n".join([*lines, "", f"![histograms of the returns]({FIGURE})", ""])
+
+
+def _row(name: str, count: int, row: Mapping[str, float]) -> str:
+    return f"| {name} | {count} | " + " | ".join(f"{row[column]:.1f}" for column in COLUMNS) + " |"
+
+
+def _schema(manifest: Manifest) -> str:
+    layout = ", ".join(f"`{name}` {size}" for name, size in manifest.layout)
+    repeat = "unknown" if manifest.repeat is None else manifest.repeat
+    return f"""## Rows
+
+One row is one trajectory of T agent steps (action repeat {repeat}), its arrays flattened:
+
+    {_EPISODE}
+
+| column | type | |
+|---|---|---|
+| episode_id, source, seed, order | string, string, int64, int64 | who recorded it, and its place in that history |
+| length | int32 | T |
+| episode_return | float64 | sum of the rewards |
+| labeled | bool | whether `action` is there |
+| terminal | bool | whether the last observation is a true end; a time limit is not |
+| observation | list of float32 | [T + 1, {manifest.observation_size}]: {layout} |
+| action | list of float32 or null | [T, {manifest.action_size}] in [-1, 1]; row t leads from observation t to t + 1 |
+| reward | list of float32 | [T]; row t is earned on the way to observation t + 1 |
+
+`lawm.json` holds the sha256 of every file and the rule of every slice. The splits `validation` lie outside the slices
+and are for diagnostics and for choosing settings.
+"""
+
+
+def _origin(manifest: Manifest) -> str:
+    lines = ["## How it was recorded", ""]
+    for one in manifest.collected:
+        seeds = ", ".join(map(str, one["seeds"]))
+        lines.append(f"- `{one['source']}`, seeds {seeds}, {one['episodes']} episodes: {one['collected']}")
+    lines += ["", "Licence: CC BY 4.0 for what this project recorded; imported episodes keep their authors' terms."]
+    if manifest.credits:
+        lines += ["", "## Credits", "", *(f"- {credit}" for credit in manifest.credits)]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,16 @@
+"""Draws that depend on a seed and an episode's name alone: not on the order of the rows, the machine or a library."""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import ROUND_HALF_UP, Decimal
+
+
+def rank(purpose: str, seed: int, episode_id: str) -> bytes:
+    """A keyed hash; the smallest of a set are a uniform draw from it. Another purpose or seed is another draw."""
+    return hashlib.blake2b(episode_id.encode(), key=f"{purpose}:{seed}".encode(), digest_size=16).digest()
+
+
+def share(fraction: float, count: int) -> int:
+    """round-half-up(fraction x count), of the decimal that the user wrote: in binary 0.29 x 50 is below 14.5."""
+    return int((Decimal(repr(fraction)) * count).quantize(Decimal(1), ROUND_HALF_UP))

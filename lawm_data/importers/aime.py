@@ -1,0 +1,164 @@
+"""AIME's plan2explore layout: one HDF5 file an episode, `0.hdf5`, `1.hdf5`, ..., in folders, zips or both.
+
+Row t of `pre_action` and `reward` LED TO observation t, and row 0 is the reset: a_t = pre_action[t+1] and
+r_t = reward[t+1] (argmax-ai/aime, IcarusWizard/AIME-NoB). Images are never decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from lawm_data.errors import UserError
+from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, rows, width
+from lawm_data.store import opened
+
+NOT_OBSERVED = {"pre_action", "reward", "is_first", "is_last", "is_terminal", "image"}
+MEMBER_BYTES = 256_000_000  # ten times a file with images; a zip bomb would fill the memory
+CREDITS = "plan2explore buffers of AIME-NoB, https://huggingface.co/datasets/IcarusWizard/AIME-NoB, CC BY 4.0"
+EPISODE_NAME = re.compile(r"\d+\.hdf5")
+
+
+@dataclass(frozen=True)
+class Member:
+    """The episode file `name` in the folder or zip `parent`; `crc32` is what a zip keeps of its content."""
+
+    parent: Path
+    name: str
+    size: int
+    crc32: int
+
+    @property
+    def number(self) -> int:
+        return int(PurePosixPath(self.name).stem)
+
+    @property
+    def where(self) -> str:
+        return str(self.parent / self.name)
+
+
+class Aime:
+    """The episode files of all paths together, in the order of their numbers."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.members = sorted((member for path in paths for member in _members(path)), key=lambda m: m.number)
+        for one, other in zip(self.members, self.members[1:], strict=False):
+            if one.number == other.number:
+                raise UserError(f"{other.where}: {one.where} has the same number; name each part once")
+        self.count = len(self.members)
+        content = "".join(f"{member.number} {member.size} {member.crc32}\n" for member in self.members)
+        self.digest = hashlib.sha256(content.encode()).hexdigest()
+        self.credits = CREDITS if any("plan2explore" in str(path) for path in paths) else None
+        self.notes: list[str] = []
+        handle, where = next(self._handles())
+        with opened(handle, where) as file:
+            self.layout = tuple((key, width(dataset(file, key, where))) for key in file if key not in NOT_OBSERVED)
+            self.action_size = width(dataset(file, "pre_action", where))
+
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+        for handle, where in self._handles():
+            with opened(handle, where) as file:
+                trajectory = _trajectory(file, layout, where)
+            yield trajectory
+
+    def _handles(self) -> Iterator[tuple[Path | io.BytesIO, str]]:
+        """Each episode file in turn, a zip's through memory, with its place for messages."""
+        with ExitStack() as stack:
+            zips: dict[Path, zipfile.ZipFile] = {}
+            for member in self.members:
+                if member.parent.is_dir():
+                    yield member.parent / member.name, member.where
+                    continue
+                if member.parent not in zips:
+                    zips[member.parent] = stack.enter_context(_opened_zip(member.parent))
+                with _zip_errors(member.where):
+                    content = zips[member.parent].read(member.name)
+                yield io.BytesIO(content), member.where
+
+
+def _trajectory(file: h5py.File, layout: Layout, where: str) -> Trajectory:
+    steps = {key: dataset(file, key, where) for key in ("pre_action", "reward", "is_first", "is_terminal")}
+    parts = {key: dataset(file, key, where) for key, _ in layout}
+    check_lengths(steps | parts, where)
+    for key, size in layout:
+        if width(parts[key]) != size:
+            raise UserError(f"{where}: '{key}' has size {width(parts[key])}, expected {size}; check --env")
+    resets = np.flatnonzero(column(steps["is_first"], where)[1:]) + 1
+    if len(resets):
+        raise UserError(f"{where}: is_first again in row {resets[0]}, two trajectories in one file; split or remove it")
+    return Trajectory(
+        where=where,
+        observation=np.concatenate([rows(part) for part in parts.values()], axis=1),
+        action=rows(steps["pre_action"])[1:],
+        reward=column(steps["reward"], where)[1:],
+        terminal=bool(np.any(column(steps["is_terminal"], where)[-1:])),
+    )
+
+
+def _members(path: Path) -> list[Member]:
+    if path.is_dir():
+        found = [file for file in path.rglob("*.hdf5") if _is_episode(path, str(file.relative_to(path)))]
+        members = [_file_member(file, path) for file in tqdm(found, desc="checksums", leave=False, disable=None)]
+    elif EPISODE_NAME.fullmatch(path.name) and path.is_file():
+        members = [_file_member(path, path.parent)]
+    else:
+        with _opened_zip(path) as archive:
+            infos = [info for info in archive.infolist() if _is_episode(path, info.filename)]
+        members = [_zip_member(info, path) for info in infos]
+    if not members:
+        raise UserError(f"{path}: no episode files (0.hdf5, 1.hdf5, ...) in it; give the folder or zip that holds them")
+    return members
+
+
+def _is_episode(parent: Path, name: str) -> bool:
+    """Whether `name` is an episode file. Raise UserError for HDF5 without a number, whose place in time is unknown."""
+    base = PurePosixPath(name).name
+    if not base.endswith(".hdf5") or base.startswith("."):
+        return False
+    if not EPISODE_NAME.fullmatch(base):
+        raise UserError(f"{parent / name}: expected a number as the name, as in 12.hdf5; rename or remove it")
+    return True
+
+
+def _file_member(path: Path, folder: Path) -> Member:
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return Member(folder, str(path.relative_to(folder)), path.stat().st_size, crc)
+
+
+def _zip_member(info: zipfile.ZipInfo, archive: Path) -> Member:
+    if info.file_size > MEMBER_BYTES:
+        raise UserError(
+            f"{archive / info.filename}: {info.file_size:,} bytes, more than the {MEMBER_BYTES:,} "
+            "that an episode may have; remove it, or unzip it and import the folder"
+        )
+    return Member(archive, info.filename, info.file_size, info.CRC)
+
+
+def _opened_zip(path: Path) -> zipfile.ZipFile:
+    with _zip_errors(str(path)):
+        return zipfile.ZipFile(path)
+
+
+@contextmanager
+def _zip_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file or folder") from None
+    # truncated; damaged data; encrypted; an unknown compression; unreadable
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+        raise UserError(f"{where}: not readable as a zip ({error}); download it again, or give its folder") from error

@@ -1,0 +1,109 @@
+"""D4RL's layout: one HDF5 file of flat arrays `observations, actions, rewards, terminals, timeouts`, cut at the ends.
+
+Row t holds o_t, a_t and r_t. The last observation of an episode is in `next_observations`; without that array the last
+step of every episode is dropped, and with it the knowledge that its end was terminal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from lawm_data import files
+from lawm_data.errors import UserError
+from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, rows, width
+from lawm_data.store import opened
+
+KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
+NEXT = "next_observations"
+FLAG_ROWS = 1 << 20  # read at a time
+BLOCK_BYTES = 16_000_000
+
+
+class D4rl:
+    """The episodes of all files, one file after the other."""
+
+    credits: str | None = None
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.notes: list[str] = []
+        self.spans: list[tuple[Path, np.ndarray]] = []  # [episodes, 2]: first row and the row after the last
+        for path in paths:
+            with opened(path, str(path)) as file:
+                self.spans.append((path, self._episodes_of(file, path)))
+                sizes = {"observation": width(file["observations"]), "action": width(file["actions"])}
+        self.layout: Layout = (("observation", sizes["observation"]),)
+        self.action_size = sizes["action"]
+        self.count = sum(len(spans) for _, spans in self.spans)
+        digests = [files.sha256(path) for path in paths]
+        self.digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+        for path, spans in self.spans:
+            with opened(path, str(path)) as file:
+                for block in _blocks(spans, width(file["observations"])):
+                    begin, end = block[0, 0], block[-1, 1]
+                    steps = _read(file, begin, end, str(path))
+                    for start, stop in block.tolist():
+                        part = {key: array[start - begin : stop - begin] for key, array in steps.items()}
+                        yield _trajectory(part, start, f"{path}, rows {start}..{stop - 1}")
+
+    def _episodes_of(self, file: h5py.File, path: Path) -> np.ndarray:
+        ends = _ends(file, str(path))
+        spans = np.stack([np.concatenate([[0], ends])[:-1], ends], axis=1)
+        shortest = 1 if NEXT in file else 2
+        usable = spans[spans[:, 1] - spans[:, 0] >= shortest]
+        tail = len(file["rewards"]) - (ends[-1] if len(ends) else 0)
+        if not len(usable):
+            raise UserError(f"{path}: no whole episode: no row of terminals or timeouts is true; mark the ends")
+        if tail:
+            self.notes.append(f"{path}: left out the last {tail} steps, an unfinished episode")
+        if NEXT not in file:
+            self.notes.append(f"{path}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out")
+        return usable
+
+
+def _ends(file: h5py.File, where: str) -> np.ndarray:
+    """The rows after the last of each episode, int64 [episodes]."""
+    arrays = {key: dataset(file, key, where) for key in (*KEYS, NEXT) if key in KEYS or key in file}
+    length = check_lengths(arrays, where)
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, length, FLAG_ROWS):
+        ends = [column(arrays[key], where, start, start + FLAG_ROWS) != 0 for key in ("terminals", "timeouts")]
+        found.append(np.flatnonzero(ends[0] | ends[1]) + start + 1)
+    return np.concatenate(found)
+
+
+def _blocks(spans: np.ndarray, width: int) -> list[np.ndarray]:
+    """Consecutive spans together, as many as start within BLOCK_BYTES of observations: few reads of many rows."""
+    place = spans[:, 0] // max(1, BLOCK_BYTES // (4 * width))
+    return np.split(spans, np.flatnonzero(np.diff(place)) + 1)
+
+
+def _read(file: h5py.File, start: int, stop: int, where: str) -> dict[str, np.ndarray]:
+    wide = {key: rows(file[key], start, stop) for key in ("observations", "actions", NEXT) if key in file}
+    return wide | {key: column(file[key], where, start, stop) for key in ("rewards", "terminals")}
+
+
+def _trajectory(steps: dict[str, np.ndarray], start: int, where: str) -> Trajectory:
+    observation, action, reward = steps["observations"], steps["actions"], steps["rewards"]
+    if NEXT not in steps:
+        return Trajectory(where, observation, action[:-1], reward[:-1], False)
+    _check_continuous(observation, steps[NEXT], start, where)
+    observation = np.concatenate([observation, steps[NEXT][-1:]])
+    return Trajectory(where, observation, action, reward, bool(steps["terminals"][-1]))
+
+
+def _check_continuous(observation: np.ndarray, following: np.ndarray, start: int, where: str) -> None:
+    """A reset that no flag marks would join two trajectories."""
+    same = np.isclose(following[:-1], observation[1:], rtol=1e-3, atol=1e-3, equal_nan=True).all(axis=1)
+    if not same.all():
+        row = start + int(np.argmin(same))
+        raise UserError(
+            f"{where}: {NEXT} of row {row} is not the observation of row {row + 1}, "
+            "and neither terminals nor timeouts marks an end there; mark it"
+        )

@@ -1,0 +1,75 @@
+"""What every importer gives: recorded trajectories on the project's time diagram, not yet named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import h5py
+import numpy as np
+
+from lawm_data.errors import UserError
+
+Layout = tuple[tuple[str, int], ...]
+
+
+class Trajectory(NamedTuple):
+    """observation float32 [T+1, O], action float32 [T, A], reward float32 [T]; `where`: its place, for messages."""
+
+    where: str
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminal: bool
+
+
+class Recording(Protocol):
+    """One import. The constructor takes the paths and raises UserError when they hold no trajectories."""
+
+    digest: str  # of the content, wherever the files lie
+    count: int  # trajectories
+    layout: Layout  # names and sizes as recorded
+    action_size: int
+    credits: str | None
+    notes: list[str]  # what was left out
+
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+        """Yield the trajectories in their order, observations concatenated as `layout` says."""
+        ...
+
+
+def dataset(file: h5py.File, key: str, where: str) -> h5py.Dataset:
+    """The array of numbers or flags under `key`, unread. Raise UserError when there is none."""
+    found = file.get(key)
+    if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiub" or 0 in found.shape[1:]:
+        names = ", ".join(file) or "nothing"
+        raise UserError(f"{where}: expected an array of numbers '{key}', found {names}; check FORMAT and --env")
+    return found
+
+
+def width(array: h5py.Dataset) -> int:
+    """Numbers a row."""
+    return math.prod(array.shape[1:])
+
+
+def rows(array: h5py.Dataset, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows start..stop-1 as float32 [rows, width]."""
+    part = array[start:stop]
+    return part.reshape(len(part), width(array)).astype(np.float32, copy=False)
+
+
+def column(array: h5py.Dataset, where: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows start..stop-1 of an array with one number a row, as float32 [rows]."""
+    if width(array) != 1:
+        raise UserError(f"{where}: '{array.name.strip('/')}' has {width(array)} numbers a row, expected 1")
+    return rows(array, start, stop)[:, 0]
+
+
+def check_lengths(arrays: dict[str, h5py.Dataset], where: str) -> int:
+    """The number of rows that all `arrays` share. Raise UserError when they differ."""
+    lengths = {key: len(array) for key, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        counts = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise UserError(f"{where}: unequal lengths: {counts}; one row a step is expected in each")
+    return next(iter(lengths.values()))

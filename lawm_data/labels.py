@@ -1,0 +1,29 @@
+"""Which episodes of a slice keep their actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lawm_data.draw import rank, share
+from lawm_data.errors import UserError
+from lawm_data.store import Row
+
+
+def labeled(rows: Sequence[Row], fraction: float | None, seed: int) -> set[str]:
+    """The ids of the episodes that keep their actions; without `fraction` all that have any.
+
+    `fraction` is of all rows, rounded half up, at least one and at least one not. The draw is nested: a smaller
+    fraction's episodes lie inside a larger one's. UserError when fewer episodes have actions than are asked for.
+    """
+    with_actions = [row.episode_id for row in rows if row.has_action]
+    if fraction is None:
+        return set(with_actions)
+    if not 0 < fraction <= 1:
+        raise UserError(f"--label-frac {fraction}: expected a fraction above 0 and up to 1, such as 0.05")
+    count = max(1, min(share(fraction, len(rows)), len(rows) - 1))
+    if count > len(with_actions):
+        raise UserError(
+            f"--label-frac {fraction}: {count} of {len(rows)} episodes should be labeled, but {len(with_actions)} have "
+            "actions; ask for a smaller fraction"
+        )
+    return set(sorted(with_actions, key=lambda name: rank("label", seed, name))[:count])

@@ -1,0 +1,200 @@
+"""lawm.json: what a dataset folder holds. It names the files to read; no command globs.
+
+A folder without it, or with a file whose digest differs, is no dataset to any command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from lawm_data import files
+from lawm_data.errors import UserError
+
+NAME = "lawm.json"
+SCHEMA_VERSION = 1
+SPLITS = ("labeled", "unlabeled", "validation", "withheld")
+_SLICE = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the dataset; `rows` is 0 for what holds no trajectories (card, figures)."""
+
+    sha256: str
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class SliceEntry:
+    """One slice. `splits` maps labeled, unlabeled, validation and withheld to their files, in reading order.
+
+    wanted and found: quota, and how many the rule gave under it (before a validation share was held out);
+    statistics: mean std min p25 median p75 max of the returns, and the counts episodes, labeled, steps;
+    labeled_statistics: the same of the labeled trajectories (empty when there are none).
+    """
+
+    rule: dict[str, Any]
+    complete: bool
+    wanted: int
+    found: int
+    splits: dict[str, list[str]]
+    statistics: dict[str, float]
+    labeled_statistics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of lawm.json, validated.
+
+    layout: observation keys with their sizes, in the order of the observation vector; repeat: action repeat, None
+    where unknown; collected: how each (source) was made; credits: whom to credit.
+    """
+
+    env: str
+    layout: list[tuple[str, int]]
+    observation_size: int
+    action_size: int
+    repeat: int | None
+    label_fraction: float | None
+    label_seed: int
+    slices: dict[str, SliceEntry]
+    collected: list[dict[str, Any]]
+    credits: list[str]
+    files: dict[str, FileEntry]
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `folder`/lawm.json; UserError when there is none or it is not a valid manifest."""
+        path = Path(folder) / NAME
+        if not path.is_file():
+            raise UserError(f"{folder}: no {NAME} there, so no dataset; name a folder that `lawm-data split` wrote")
+        return cls.from_json(files.read_json(path), str(path))
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = NAME) -> Manifest:
+        """Build from parsed JSON; UserError names `where` and the key that is missing, unknown or wrong."""
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected a JSON object; restore the file or run split again")
+        value = dict(value)
+        version = value.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{where}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; update lawm")
+        _check_types(cls, value, where)
+        value["layout"] = [(name, size) for name, size in value["layout"]]
+        value["slices"] = {k: _entry(SliceEntry, v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
+        value["files"] = {k: _entry(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
+        manifest = cls(**value)
+        _check(manifest, where)
+        return manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `from_json` reads back to an equal manifest."""
+        layout = [list(pair) for pair in self.layout]
+        return {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": layout}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON, which holds the sha256 of every file: names this very dataset.
+
+        All but the withheld actions: the order of rows in training follows from this digest, and hidden stays hidden.
+        """
+        hidden = {path for _, split, path in self.shards() if split == "withheld"}
+        value = self.to_json()
+        value["files"] = {path: entry for path, entry in value["files"].items() if path not in hidden}
+        canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def shards(self) -> Iterator[tuple[str, str, str]]:
+        """(slice, split, file) of every shard, in the manifest's order."""
+        for name, entry in sorted(self.slices.items()):
+            for split in SPLITS:
+                for path in entry.splits.get(split, []):
+                    yield name, split, path
+
+
+def find(dataset_root: Path, env: str | None = None) -> Path:
+    """The dataset folder of `env`, or the only one below `dataset_root`; UserError lists what is there."""
+    found = {path.parent.name: path.parent for path in sorted(Path(dataset_root).glob(f"*/{NAME}"))}
+    if not found:
+        raise UserError(f"{dataset_root}: no dataset there; run `lawm-data split` first")
+    if env is None and len(found) > 1:
+        raise UserError(f"{dataset_root}: several datasets; choose one with --env: {', '.join(found)}")
+    name = folder_name(env) if env is not None else next(iter(found))
+    if name not in found:
+        raise UserError(f"{dataset_root}: no dataset of {env}; there is {', '.join(found)}")
+    return found[name]
+
+
+def folder_name(env: str) -> str:
+    """What the dataset of `env` is called in the workspace: `custom:NAME` without its colon."""
+    return env.replace(":", "-")
+
+
+def _entry(cls: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected an object; restore the file or run split again")
+    _check_types(cls, value, where)
+    return cls(**value)
+
+
+def _check_types(cls: Any, value: dict[str, Any], where: str) -> None:
+    hints = get_type_hints(cls)
+    for key in sorted(hints.keys() ^ value.keys()):
+        raise UserError(f"{where}: {'missing' if key in hints else 'unknown'} key '{key}'; run split again")
+    for key, hint in hints.items():
+        if not _matches(value[key], hint):
+            expected = getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
+            raise UserError(f"{where}: '{key}' is {value[key]!r:.60}, expected {expected}; run split again")
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Whether parsed JSON fits a type; a dataclass is an object here and checked in its turn."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is UnionType:
+        return any(_matches(value, arg) for arg in args)
+    if origin is list:
+        return isinstance(value, list) and all(_matches(item, args[0]) for item in value)
+    if origin is tuple:
+        return isinstance(value, list) and len(value) == len(args) and all(map(_matches, value, args))
+    if origin is dict:
+        return isinstance(value, dict) and all(_matches(item, args[1]) for item in value.values())
+    if is_dataclass(hint):
+        return isinstance(value, dict)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    """What types cannot say: sizes add up, paths stay inside the folder, every shard has its digest."""
+    total = sum(size for _, size in manifest.layout)
+    if manifest.observation_size < 1 or manifest.action_size < 1 or total != manifest.observation_size:
+        raise UserError(
+            f"{where}: observation_size {manifest.observation_size}, action_size {manifest.action_size}, layout of "
+            f"{total}: these do not fit together; run split again"
+        )
+    for path, entry in manifest.files.items():
+        if not _PATH.fullmatch(path) or path == NAME:
+            raise UserError(f"{where}: files: '{path}' is not a plain path inside the dataset; run split again")
+        if not _SHA256.fullmatch(entry.sha256) or entry.bytes < 0 or entry.rows < 0:
+            raise UserError(f"{where}: files.{path}: sha256, bytes or rows cannot be right; run split again")
+    for name, slice_ in manifest.slices.items():
+        if not _SLICE.fullmatch(name) or not slice_.splits.keys() <= set(SPLITS):
+            raise UserError(f"{where}: slices.{name}: name or splits not of {', '.join(SPLITS)}; run split again")
+    for path, times in Counter(path for _, _, path in manifest.shards()).items():
+        if path not in manifest.files or times > 1:
+            raise UserError(f"{where}: shard '{path}' has no digest or is named twice; run split again")

@@ -1,0 +1,187 @@
+"""Layers that hold N models' weights on a leading axis, so that several seeds train as one batch of matrix products.
+
+Shapes: N models (seeds), E members of an ensemble, T time, B batch, F features. Weights are [N, in, out]; activations
+[N, B, F] or [T, N, B, F]. An ensemble is N * E models on the same axis: `Init.ensemble`, `to_members`, `by_member`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Init:
+    """Draws initial weights, one generator a model: model k starts as a lone run of seed k would."""
+
+    def __init__(self, seeds: Sequence[int], members: int = 1):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.members = members
+
+    def ensemble(self, members: int) -> Init:
+        """The same generators, each drawing for `members` models in turn."""
+        other = Init([], members)
+        other.generators = self.generators
+        return other
+
+    def uniform(self, shape: tuple[int, ...], bound: float) -> nn.Parameter:
+        """[N * E, *shape], uniform in +-bound."""
+        drawn = [torch.rand(self.members, *shape, generator=generator) for generator in self.generators]
+        return nn.Parameter((torch.cat(drawn) * 2 - 1) * bound)
+
+    def constant(self, shape: tuple[int, ...], value: float) -> nn.Parameter:
+        return nn.Parameter(torch.full((len(self.generators) * self.members, *shape), value))
+
+
+class Linear(nn.Module):
+    """x W + b for every model, with PyTorch's default initialisation."""
+
+    def __init__(self, init: Init, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = init.uniform((inputs, outputs), inputs**-0.5)
+        self.bias = init.uniform((1, outputs), inputs**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, B, inputs] -> [N, B, outputs]"""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class Norm(nn.Module):
+    """LayerNorm with a scale and shift of each model's own."""
+
+    def __init__(self, init: Init, size: int):
+        super().__init__()
+        self.scale = init.constant((1, size), 1.0)
+        self.shift = init.constant((1, size), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:]), self.scale)
+
+
+class Dropout(nn.Module):
+    """Drops features while training; each model's mask comes from its own generator."""
+
+    def __init__(self, init: Init, rate: float):
+        super().__init__()
+        self.generators, self.rate = init.generators, rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, B, F] -> [N, B, F]"""
+        if not self.training:
+            return x
+        kept = torch.stack([torch.rand(x.shape[1:], generator=g) for g in self.generators]) >= self.rate
+        return x * kept.to(x.device) / (1 - self.rate)
+
+
+class MLP(nn.Module):
+    """`layers` of Linear, LayerNorm, swish (and dropout); then a Linear to `outputs` where given."""
+
+    def __init__(
+        self, init: Init, inputs: int, units: int, layers: int, outputs: int | None = None, dropout: float = 0.0
+    ):
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for size in [inputs] + [units] * (layers - 1):
+            blocks += [Linear(init, size, units), Norm(init, units), nn.SiLU()]
+            blocks += [Dropout(init, dropout)] if dropout else []
+        blocks += [Linear(init, units, outputs)] if outputs is not None else []
+        self.layers = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs or units]; x is [N, B, F] or [T, N, B, F]."""
+        return over_time(self.layers, x)
+
+
+class GRUCell(nn.Module):
+    """GRU with LayerNorm over its three gates, the update gate biased to keep (argmax-ai/aime, aime/models/ssm.py)."""
+
+    def __init__(self, init: Init, inputs: int, size: int):
+        super().__init__()
+        self.gates = Linear(init, inputs + size, 3 * size)
+        self.norm = Norm(init, 3 * size)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        reset, candidate, update = self.norm(self.gates(torch.cat([x, h], -1))).chunk(3, -1)
+        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+        return torch.lerp(h, candidate, torch.sigmoid(update - 1))
+
+
+class Normalizer(nn.Module):
+    """(x - mean) / max(std, 0.01), clipped at +-10, with each model's own statistics [N, 1, O]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor, floor: float = 0.01, clip: float = 10.0):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std.clamp(min=floor))
+        self.clip = clip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / self.std).clamp(-self.clip, self.clip)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return x * self.std + self.mean
+
+
+class Noise:
+    """Standard normal draws of one update: a pure function of (seed, stream, step), so resuming needs no random state.
+
+    Model k draws what a lone run of seed k draws.
+    """
+
+    def __init__(self, seeds: Sequence[int], stream: str, step: int, device: torch.device | str = "cpu"):
+        self.generators = [torch.Generator(device).manual_seed(_mix(seed, stream, step)) for seed in seeds]
+        self.step, self.device = step, device
+
+    def normal(self, time: int, batch: int, size: int) -> Tensor:
+        """[T, N, B, size]"""
+        return torch.stack([self._draw(g, time, batch, size) for g in self.generators], dim=1)
+
+    def _draw(self, generator: torch.Generator, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=self.device)
+
+
+def _mix(seed: int, stream: str, step: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{stream}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1  # generators take 63 bits
+
+
+def over_time(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function of [N, B, F] to [T, N, B, F] (or to [N, B, F] as it is)."""
+    if x.dim() == 3:
+        return function(x)
+    time, models, batch, size = x.shape
+    y = function(x.transpose(0, 1).reshape(models, time * batch, size))
+    return y.view(models, time, batch, y.shape[-1]).transpose(0, 1)
+
+
+def to_members(x: Tensor, members: int) -> Tensor:
+    """[..., N, B, F] -> [..., N * E, B, F]: each model's input for its E members."""
+    return x.repeat_interleave(members, dim=-3)
+
+
+def by_member(x: Tensor, members: int) -> Tensor:
+    """[..., N * E, B, F] -> [E, ..., N, B, F]"""
+    return x.unflatten(-3, (-1, members)).movedim(-3, 0)
+
+
+def detached(module: nn.Module, x: Tensor) -> Tensor:
+    """module(x) with gradients into x and none into the module's weights."""
+    frozen = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    return torch.func.functional_call(module, frozen, (x,))
+
+
+def split_models(tensors: dict[str, Tensor], models: int) -> list[dict[str, Tensor]]:
+    """Stacked tensors [N * E, ...] -> each model's own [E, ...]: checkpoints on disk are per seed."""
+    own = {name: x.detach().unflatten(0, (models, -1)) for name, x in tensors.items()}
+    return [{name: x[k].contiguous() for name, x in own.items()} for k in range(models)]
+
+
+def join_models(own: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The inverse of `split_models`."""
+    return {name: torch.cat([tensors[name] for tensors in own]) for name in own[0]}

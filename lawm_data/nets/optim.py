@@ -1,0 +1,64 @@
+"""Adam over stacked models: clipping and failure are per model, so seeds side by side never touch each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimizer:
+    """Adam with the gradient norm of each of the N models clipped on its own.
+
+    A model whose gradient is not finite gets none (`torch.nn.utils.clip_grad_norm_` over the stack would spread it).
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], models: int, lr: float, clip: float):
+        self.named = [(f"{i}.{n}", p) for i, m in enumerate(modules) for n, p in m.named_parameters()]
+        self.models, self.clip, self.steps = models, clip, 0
+        self.adam = torch.optim.Adam([p for _, p in self.named], lr=lr, fused=True)
+
+    def step(self, loss: Tensor) -> Tensor:
+        """One step down `loss` [N]; returns the gradient norms [N] before clipping."""
+        self.adam.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        gradients = [p.grad for _, p in self.named if p.grad is not None]
+        norm = torch.stack([g.reshape(self.models, -1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        scale = (self.clip / (norm + 1e-6)).clamp(max=1)
+        failed = ~torch.isfinite(norm)
+        for g in gradients:
+            g.mul_(self._per_row(scale, g)).masked_fill_(self._per_row(failed, g), 0)
+        self.adam.step()
+        self.steps += 1
+        return norm
+
+    def _per_row(self, x: Tensor, like: Tensor) -> Tensor:
+        """[N] -> [N * E, 1, 1], one entry for each row of a parameter's leading axis."""
+        return x.repeat_interleave(len(like) // self.models).view(-1, *[1] * (like.dim() - 1))
+
+    def state(self) -> dict[str, Tensor]:
+        """First and second moments by parameter name, leading axis N * E like the parameters."""
+        tensors = {}
+        for name, p in self.named:
+            kept = self.adam.state.get(p)
+            if kept:
+                tensors[f"{name}.exp_avg"], tensors[f"{name}.exp_avg_sq"] = kept["exp_avg"], kept["exp_avg_sq"]
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor], steps: int) -> None:
+        """Continue after `steps` steps with the moments that `state` gave."""
+        self.steps = steps
+        for name, p in self.named:
+            if f"{name}.exp_avg" in tensors:
+                self.adam.state[p] = {
+                    "step": torch.tensor(float(steps)),
+                    "exp_avg": tensors[f"{name}.exp_avg"].to(p).clone(),
+                    "exp_avg_sq": tensors[f"{name}.exp_avg_sq"].to(p).clone(),
+                }
+
+
+@torch.no_grad()
+def ema(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """target += rate (source - target), parameter by parameter."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)

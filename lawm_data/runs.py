@@ -1,0 +1,140 @@
+"""A run folder: what was asked (config.json), what happened (metrics.jsonl), and where it is (checkpoints).
+
+    RUN/config.json                      settings, dataset revision and digest, code commit
+    RUN/metrics.jsonl                    one JSON object a line
+    RUN/checkpoint-<phase>-<update>/     tensors.safetensors, state.json (written last: without it there is none)
+
+Tensors are read with safetensors; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from lawm_data import files
+from lawm_data.errors import UserError
+
+KEPT = 2  # checkpoints; two, so that seeds side by side cut between two writes still share one
+
+
+class Position(NamedTuple):
+    """How far a run is: `update` updates of its phase number `phase` are done."""
+
+    phase: int
+    update: int
+
+
+class Run:
+    """One seed's run folder."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Raise UserError when the folder is no run."""
+        if not (self.path / "config.json").is_file():
+            raise UserError(f"{self.path}: no run here (config.json is missing); name a folder under runs/")
+        return files.read_json(self.path / "config.json")
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Start, or continue a run of the same settings; UserError names the first setting that differs."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.sweep(self.path)
+        path = self.path / "config.json"
+        if not path.exists():
+            files.write_json(path, config)
+            return
+        difference = _difference({**self.config, "code": None}, {**json.loads(json.dumps(config)), "code": None})
+        if difference:
+            raise UserError(
+                f"{self.path}: was begun with other settings ({difference}); use --name or remove the folder"
+            )
+
+    def log(self, row: dict[str, Any]) -> None:
+        files.append_line(self.path / "metrics.jsonl", json.dumps(row))
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Rows in order. Rows logged after the checkpoint that a resume went back to are superseded, later ones win."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for line in path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # a kill cut the last line
+            rows[row["kind"], row["phase"], row["update"]] = row
+        yield from rows.values()
+
+    def save(self, position: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write a checkpoint, then drop the oldest beyond KEPT."""
+        with files.new_folder(self._checkpoint(position)) as folder:
+            safetensors.torch.save_file(tensors, folder / "tensors.safetensors")
+            files.write_json(folder / "state.json", state)
+        for old in self.positions()[:-KEPT]:
+            shutil.rmtree(self._checkpoint(old))
+
+    def positions(self) -> list[Position]:
+        """Checkpoints that are whole, oldest first."""
+        found = [path.parent.name.split("-")[1:] for path in self.path.glob("checkpoint-*-*/state.json")]
+        return sorted(Position(int(phase), int(update)) for phase, update in found)
+
+    def load(self, position: Position | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and state of a checkpoint, the last one by default; UserError when there is none or it is damaged."""
+        if position is None:
+            if not self.positions():
+                raise UserError(f"{self.path}: no checkpoint yet; run the same lawm-train command again to continue it")
+            position = self.positions()[-1]
+        path = self._checkpoint(position) / "tensors.safetensors"
+        try:
+            return safetensors.torch.load_file(path), files.read_json(path.parent / "state.json")
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a readable checkpoint ({error}); remove its folder to go back one") from None
+
+    def _checkpoint(self, position: Position) -> Path:
+        return self.path / f"checkpoint-{position.phase}-{position.update:08d}"
+
+
+def shared_position(runs: list[Run]) -> Position | None:
+    """The last checkpoint that all of these runs have, None when they have none in common."""
+    common = set.intersection(*(set(run.positions()) for run in runs))
+    return max(common, default=None)
+
+
+def code_commit() -> str | None:
+    """Commit of the checkout this code runs from, with `+` when it has changes; None from a wheel."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str | None:
+    """The first key at which two configs differ, with both values."""
+    for key in sorted(before.keys() | now.keys()):
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found = _difference(a, b, f"{prefix}{key}.")
+            if found:
+                return found
+        elif a != b:
+            return f"{prefix}{key} was {a}, now {b}"
+    return None

@@ -1,0 +1,301 @@
+"""Episodes <-> Arrow shards, and the check of a whole dataset folder.
+
+One row per trajectory, flat list columns, Arrow IPC file format (the stream format loses a cut-off tail silently).
+A stripped action is null and built with no child values: a masked array would keep the hidden bytes in the file.
+
+Shapes: T steps, O observation size, A action size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from lawm_data import files
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.manifest import NAME, FileEntry, Manifest, find
+
+__all__ = ["SCHEMA", "check_file", "entry_of", "episodes_of", "find", "read", "verify", "withheld_of", "write"]
+
+BATCH_ROWS = 16
+FLOATS = pa.list_(pa.float32())
+SCHEMA = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("source", pa.string()),
+        ("seed", pa.int64()),
+        ("order", pa.int64()),
+        ("length", pa.int32()),
+        ("episode_return", pa.float64()),
+        ("labeled", pa.bool_()),
+        ("terminal", pa.bool_()),
+        ("observation", FLOATS),
+        ("action", FLOATS),
+        ("reward", FLOATS),
+    ]
+)
+WITHHELD_SCHEMA = pa.schema([("episode_id", pa.string()), ("length", pa.int32()), ("action", FLOATS)])
+_CURE = "fetch it again, or run `lawm-data split` again"
+
+
+def withheld_of(name: str) -> str:
+    """The file with the stripped actions of an unlabeled shard, row by row: `<slice>-actions/withheld-...`."""
+    return name.replace("/unlabeled-", "-actions/withheld-")
+
+
+def write(
+    folder: Path, name: str, episodes: Iterable[Episode], labeled: bool, withheld: str | None = None
+) -> dict[str, FileEntry]:
+    """Write the shard `folder`/`name`; without `labeled` its actions are stripped, into file `withheld` if given."""
+    kinds: dict[str, tuple[pa.Schema, Callable[[list[Episode]], pa.RecordBatch]]] = {
+        name: (SCHEMA, lambda batch: _rows(batch, labeled))
+    }
+    if withheld is not None:
+        kinds[withheld] = (WITHHELD_SCHEMA, _withheld_rows)
+    rows, remaining = 0, iter(episodes)
+    with ExitStack() as stack:
+        sinks = [(stack.enter_context(_writer(folder / path, schema)), make) for path, (schema, make) in kinds.items()]
+        while batch := list(islice(remaining, BATCH_ROWS)):
+            for writer, make in sinks:
+                writer.write_batch(make(batch))
+            rows += len(batch)
+    return {path: entry_of(folder / path, rows) for path in kinds}
+
+
+def entry_of(path: Path, rows: int = 0) -> FileEntry:
+    """Digest, size and rows of a file that is written."""
+    return FileEntry(files.sha256(path), path.stat().st_size, rows)
+
+
+def check_file(path: Path, entry: FileEntry) -> None:
+    """UserError when the file is missing or not, byte for byte, the one that the manifest names."""
+    if not path.is_file():
+        raise UserError(f"{path}: missing, though {NAME} names it; {_CURE}")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise UserError(f"{path}: {size} bytes, {NAME} says {entry.bytes}; {_CURE}")
+    if files.sha256(path) != entry.sha256:
+        raise UserError(f"{path}: its sha256 differs from the one in {NAME}: damaged or changed; {_CURE}")
+
+
+def read(path: Path, name: str, manifest: Manifest, withheld: Path | None = None) -> Iterator[Episode]:
+    """The episodes of shard `name`, which lies at `path`; `withheld`, a path, gives the stripped actions back.
+
+    Memory: the file is mapped and the arrays are read-only views of it. UserError names `path`.
+    """
+    batches = _batches(path, SCHEMA, manifest.files[name].rows)
+    if withheld is None:
+        for batch in batches:
+            yield from episodes_of(batch, manifest, str(path))
+        return
+    actions = _batches(withheld, WITHHELD_SCHEMA, manifest.files[withheld_of(name)].rows)
+    for batch, hidden in zip(batches, actions, strict=True):
+        if not batch.select(["episode_id", "length"]).equals(hidden.select(["episode_id", "length"])):
+            raise UserError(f"{withheld}: its rows are not those of {path}; {_CURE}")
+        given = _lists(hidden, "action", _lengths(hidden, str(withheld)) * manifest.action_size, str(withheld))
+        for episode, action in zip(episodes_of(batch, manifest, str(path)), given, strict=True):
+            yield replace(episode, action=None if action is None else action.reshape(-1, manifest.action_size))
+
+
+def episodes_of(data: pa.RecordBatch | pa.Table, manifest: Manifest, where: str) -> Iterator[Episode]:
+    """Rows in the schema of the shards as episodes, whose arrays are views of the Arrow buffers.
+
+    Every list's size is compared with the row's length and the manifest's sizes before any reshape; UserError names
+    `where` and the episode.
+    """
+    for batch in data.to_batches() if isinstance(data, pa.Table) else [data]:
+        length = _lengths(batch, where)
+        observation = _lists(batch, "observation", (length + 1) * manifest.observation_size, where, nullable=False)
+        action = _lists(batch, "action", length * manifest.action_size, where)
+        reward = _lists(batch, "reward", length, where, nullable=False)
+        scalars = [batch.column(name).to_pylist() for name in ("terminal", "source", "seed", "order")]
+        for o, a, r, terminal, source, seed, order in zip(observation, action, reward, *scalars, strict=True):
+            yield Episode(
+                observation=o.reshape(-1, manifest.observation_size),
+                action=None if a is None else a.reshape(-1, manifest.action_size),
+                reward=r,
+                terminal=terminal,
+                env=manifest.env,
+                source=source,
+                seed=seed,
+                order=order,
+            )
+
+
+def verify(folder: Path) -> str:
+    """Check every digest and every row, that nothing is missing and nothing extra; return a summary of one line.
+
+    Withheld actions may be absent: they are published only on demand. UserError names the first file that is wrong.
+    """
+    folder = Path(folder)
+    manifest = Manifest.load(folder)
+    _check_extra(folder, manifest)
+    withheld = {path for _, split, path in manifest.shards() if split == "withheld"}
+    absent = {path for path in withheld if not (folder / path).exists()}
+    for path, entry in manifest.files.items():
+        if path not in absent:
+            check_file(folder / path, entry)
+    labeled = total = 0
+    for name in manifest.slices:
+        counts = _check_slice(folder, manifest, name, absent)
+        labeled += counts["labeled"]
+        total += counts["labeled"] + counts["unlabeled"]
+    without = f" (without {len(absent)} of withheld actions)" if absent else ""
+    return (
+        f"{len(manifest.slices)} slices, {total} trajectories, {labeled} of them labeled, "
+        f"{len(manifest.files) - len(absent)} files{without}"
+    )
+
+
+def _check_extra(folder: Path, manifest: Manifest) -> None:
+    """Hidden names are let be: the Hub and git keep their own files beside the data."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in manifest.files and name != NAME and not f"/{name}".count("/."):
+            raise UserError(f"{path}: not named in {NAME}, left over from another split or put there; delete it")
+
+
+def _check_slice(folder: Path, manifest: Manifest, name: str, absent: set[str]) -> Counter[str]:
+    """Check the rows of one slice; return the number of trajectories by split."""
+    entry = manifest.slices[name]
+    seen: set[str] = set()
+    counts: Counter[str] = Counter()
+    for split in ("labeled", "unlabeled", "validation"):
+        for path in entry.splits.get(split, []):
+            for episode_id in _check_shard(folder, path, manifest, split, absent):
+                if episode_id in seen:
+                    raise UserError(f"{folder / path}: {episode_id} is in slice {name} twice; {_CURE}")
+                seen.add(episode_id)
+                counts[split] += 1
+    found = {"episodes": counts["labeled"] + counts["unlabeled"], "labeled": counts["labeled"]}
+    for key, count in found.items():
+        if entry.statistics.get(key) != count:
+            raise UserError(
+                f"{folder / NAME}: slice {name} has {count} {key} in its shards, but says {entry.statistics.get(key)}; "
+                f"{_CURE}"
+            )
+    return counts
+
+
+def _check_shard(folder: Path, name: str, manifest: Manifest, split: str, absent: set[str]) -> Iterator[str]:
+    """Check every row of a shard, its withheld actions with it, and yield the episode ids."""
+    path = folder / name
+    for batch in _batches(path, SCHEMA, manifest.files[name].rows):
+        ids, labeled, returns = (batch.column(key).to_pylist() for key in ("episode_id", "labeled", "episode_return"))
+        for k, episode in enumerate(episodes_of(batch, manifest, str(path))):
+            where = f"{path}: {ids[k]}"
+            episode.validate(where=where)
+            if ids[k] != episode.episode_id:
+                raise UserError(f"{where}: source, seed and order make it {episode.episode_id}; {_CURE}")
+            if not labeled[k] == (episode.action is not None) == (split != "unlabeled"):
+                raise UserError(f"{where}: labeled, its action and its split do not agree; {_CURE}")
+            if not math.isclose(returns[k], episode.episode_return, rel_tol=1e-9, abs_tol=1e-9):
+                raise UserError(f"{where}: episode_return {returns[k]}, its rewards add up otherwise; {_CURE}")
+            yield ids[k]
+    partner = withheld_of(name)
+    if split == "unlabeled" and partner in manifest.files and partner not in absent:
+        for episode in read(path, name, manifest, folder / partner):
+            episode.validate(where=f"{folder / partner}: {episode.episode_id}")
+
+
+def _rows(episodes: list[Episode], labeled: bool) -> pa.RecordBatch:
+    action = [episode.action for episode in episodes] if labeled else [None] * len(episodes)
+    columns = [
+        [episode.episode_id for episode in episodes],
+        [episode.source for episode in episodes],
+        [episode.seed for episode in episodes],
+        [episode.order for episode in episodes],
+        [episode.length for episode in episodes],
+        [episode.episode_return for episode in episodes],
+        [labeled] * len(episodes),
+        [episode.terminal for episode in episodes],
+        _list_array([episode.observation for episode in episodes]),
+        _list_array(action),
+        _list_array([episode.reward for episode in episodes]),
+    ]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
+
+
+def _withheld_rows(episodes: list[Episode]) -> pa.RecordBatch:
+    columns = [
+        pa.array([episode.episode_id for episode in episodes], pa.string()),
+        pa.array([episode.length for episode in episodes], pa.int32()),
+        _list_array([episode.action for episode in episodes]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=WITHHELD_SCHEMA)
+
+
+def _list_array(arrays: Sequence[np.ndarray | None]) -> pa.ListArray:
+    """Flat float32 lists; None becomes a null that owns no values."""
+    known = [np.ravel(array) for array in arrays if array is not None]
+    values = np.concatenate(known) if known else np.zeros(0, np.float32)
+    offsets = np.cumsum([0, *(0 if array is None else array.size for array in arrays)])
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(values, pa.float32()), mask=pa.array([a is None for a in arrays])
+    )
+
+
+@contextmanager
+def _writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
+    with files.new_file(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        yield writer
+
+
+def _batches(path: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """The record batches of a file that must have this schema and this number of rows."""
+    count = 0
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            if not reader.schema.equals(schema):
+                raise UserError(f"{path}: its columns are not those of this kind of shard; {_CURE}")
+            for k in range(reader.num_record_batches):
+                batch = reader.get_batch(k)
+                batch.validate(full=True)
+                count += len(batch)
+                yield batch
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not readable as an Arrow file ({reason}); {_CURE}") from error
+    if count != rows:
+        raise UserError(f"{path}: {count} rows, {NAME} says {rows}; {_CURE}")
+
+
+def _lengths(batch: pa.RecordBatch, where: str) -> np.ndarray:
+    """The length column, int64 [rows], every one at least 1."""
+    length = batch.column("length").fill_null(0).to_numpy().astype(np.int64)
+    if (length < 1).any():
+        raise UserError(f"{where}: a row has no length or one below 1; {_CURE}")
+    return length
+
+
+def _lists(
+    batch: pa.RecordBatch, name: str, sizes: np.ndarray, where: str, nullable: bool = True
+) -> list[np.ndarray | None]:
+    """Each row's values as a view of the Arrow buffer; every list must have the size that its length asks for."""
+    column = batch.column(name)
+    null = column.is_null().to_numpy(zero_copy_only=False)
+    offsets = column.offsets.to_numpy()
+    wrong = np.diff(offsets) != np.where(null, 0, sizes)
+    if not nullable:
+        wrong |= null
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"{where}: {batch.column('episode_id')[row]}: {name} holds {offsets[row + 1] - offsets[row]} values, "
+            f"expected {sizes[row]}; {_CURE}"
+        )
+    if column.values.null_count:
+        raise UserError(f"{where}: {name} has missing values inside a list; {_CURE}")
+    values = column.values.to_numpy()
+    return [None if null[k] else values[offsets[k] : offsets[k + 1]] for k in range(len(null))]

@@ -1,0 +1,194 @@
+"""Index rows -> the slices medium, medium-replay and expert (the paper's section E), and those imported whole."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from lawm_data.draw import rank, share
+from lawm_data.errors import UserError
+from lawm_data.store import Row
+
+TRAILING = 20  # episodes in the mean that says how far a collector has come
+HELD_OUT = 0.05  # of a slice, for validation where the quota leaves nothing over
+TOP_UP = "topup"  # the source of rollouts of kept policies, which no learner's history holds
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Returns in [min_return, max_return]; what is None is the env's default.
+
+    history: `all` episodes, or `trailing`: each collector's up to where the mean of its last 20 first exceeds
+    max_return.
+    """
+
+    min_return: float | None = None
+    max_return: float | None = None
+    history: Literal["all", "trailing"] | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The recipe's changes to the rules."""
+
+    medium: Rule = field(default_factory=Rule)
+    medium_replay: Rule = field(default_factory=Rule)
+    expert: Rule = field(default_factory=Rule)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe's `split` section.
+
+    label_frac: fraction of trajectories that keep their actions, None: all; quota: episodes of a slice, shared equally
+    over the collectors; min_episodes: below it a slice is left out; validation: trajectories beside each slice;
+    strict: a slice short of its quota is an error; shard_mb: target size of a file.
+    """
+
+    label_frac: float | None = None
+    label_seed: int = 0
+    slice_seed: int = 0
+    quota: int = 2000
+    min_episodes: int = 20
+    validation: int = 20
+    strict: bool = False
+    shard_mb: int = 64
+    rules: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        for name, least in (("quota", 1), ("min_episodes", 2), ("validation", 0), ("shard_mb", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"split.{name} is {getattr(self, name)}, expected {least} or more")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """rows: the slice; validation_rows: beside it; wanted and found: the quota and what the rule gave under it."""
+
+    name: str
+    rows: list[Row]
+    validation_rows: list[Row]
+    wanted: int
+    found: int
+    rule: dict[str, Any]
+    complete: bool
+
+
+def _paper(expert: float, medium: tuple[float, float], cap: float) -> dict[str, Rule]:
+    return {
+        "medium": Rule(*medium, "all"),
+        "medium-replay": Rule(None, cap, "trailing"),
+        "expert": Rule(expert, None, "all"),
+    }
+
+
+PAPER = {
+    "walker-walk": _paper(750, (275, 700), 585),
+    "cheetah-run": _paper(750, (300, 600), 600),
+    "hopper-stand": _paper(800, (250, 750), 700),
+}
+# rewards of the suite lie in [0, 1] per control step, so the scale is that of the paper's tasks: 0 to 1,000
+SUITE = _paper(750, (300, 700), 600)
+# the scale and the order of foreign data are unknown: all of it, until the recipe names returns
+CUSTOM = {"medium-replay": Rule(None, None, "all")}
+
+
+def rules_of(env: str, changes: Rules) -> dict[str, Rule]:
+    """The rule of each slice: the paper's for its tasks, one for the rest of the suite, changed by the recipe."""
+    rules = dict(CUSTOM if env.startswith("custom:") else PAPER.get(env, SUITE))
+    for part in fields(changes):
+        name, change = part.name.replace("_", "-"), getattr(changes, part.name)
+        if change != Rule():
+            rules[name] = _changed(rules.get(name, Rule(history="all")), change)
+            if rules[name].history == "trailing" and rules[name].max_return is None:
+                raise UserError(f"split.rules.{part.name}: history `trailing` needs a max_return")
+    return rules
+
+
+def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
+    """Every slice that `env` has a rule or an import for, however small; a pure function of the rows as a set.
+
+    Rows imported as a slice form that slice whole, and no other.
+    """
+    history = [row for row in rows if row.slice_name is None]
+    imported = _grouped([row for row in rows if row.slice_name is not None], lambda row: row.slice_name)
+    slices = {}
+    for name, rule in rules_of(env, config.rules).items():
+        if name not in imported:
+            taken, left = _share_out(_admitted(history, name, rule), config.quota, config.slice_seed)
+            described = {key: value for key, value in vars(rule).items() if value is not None}
+            slices[name] = _slice(name, taken, left, config.quota, described, config)
+    for name, whole in imported.items():
+        slices[name] = _slice(name, whole, [], len(whole), {"history": "imported whole"}, config)
+    return dict(sorted(slices.items()))
+
+
+def _changed(rule: Rule, change: Rule) -> Rule:
+    return Rule(**{key: getattr(rule, key) if value is None else value for key, value in vars(change).items()})
+
+
+def _admitted(history: Sequence[Row], name: str, rule: Rule) -> list[Row]:
+    if name == "medium-replay":
+        history = [row for row in history if row.source != TOP_UP]
+    if rule.history == "trailing":
+        assert rule.max_return is not None
+        groups = _grouped(history, lambda row: (row.source, row.seed)).values()
+        history = [row for group in groups for row in _until_exceeded(group, rule.max_return)]
+    least = -np.inf if rule.min_return is None else rule.min_return
+    most = np.inf if rule.max_return is None else rule.max_return
+    return [row for row in history if least <= row.episode_return <= most]
+
+
+def _until_exceeded(rows: list[Row], cap: float) -> list[Row]:
+    """One collector's episodes, up to the one with which the mean of the last 20 first exceeds `cap`."""
+    rows = sorted(rows, key=lambda row: row.order)
+    if len(rows) < TRAILING:
+        return rows
+    returns = np.array([row.episode_return for row in rows])
+    exceeded = np.lib.stride_tricks.sliding_window_view(returns, TRAILING).mean(axis=1) > cap
+    return rows[: int(np.argmax(exceeded)) + TRAILING] if exceeded.any() else rows
+
+
+def _share_out(rows: Sequence[Row], quota: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Equal shares of the quota to the collectors present; return (taken, left over).
+
+    A share that a collector cannot fill stays empty, unless rollouts of its own kept policies top it up.
+    """
+    collectors = sorted({(row.source, row.seed) for row in rows if row.source != TOP_UP})
+    owner = {seed: (source, seed) for source, seed in reversed(collectors)}
+    groups = _grouped(
+        rows, lambda row: owner.get(row.seed, (TOP_UP, row.seed)) if row.source == TOP_UP else (row.source, row.seed)
+    )
+    taken, left = [], []
+    for k, key in enumerate(sorted(groups)):
+        ranked = sorted(groups[key], key=lambda row: (row.source == TOP_UP, rank("slice", seed, row.episode_id)))
+        size = quota // len(groups) + (k < quota % len(groups))
+        taken += ranked[:size]
+        left += ranked[size:]
+    return taken, left
+
+
+def _slice(name: str, taken: list[Row], left: list[Row], wanted: int, rule: dict[str, Any], config: Config) -> Slice:
+    """Add the validation rows, from what is left over or, where nothing is, from the slice itself."""
+
+    def drawn(rows: list[Row], count: int) -> list[Row]:
+        known = [row for row in rows if row.has_action]
+        return sorted(known, key=lambda row: rank("validation", config.slice_seed, row.episode_id))[:count]
+
+    validation = drawn(left, config.validation)
+    if not validation:
+        validation = drawn(taken, min(config.validation, share(HELD_OUT, len(taken))))
+    held_out = {row.episode_id for row in validation}
+    rows = [row for row in taken if row.episode_id not in held_out]
+    return Slice(name, rows, validation, wanted, len(taken), rule, len(taken) >= wanted)
+
+
+def _grouped(rows: Iterable[Row], key: Any) -> dict[Any, list[Row]]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups

@@ -1,0 +1,213 @@
+"""Raw store -> dataset folder: slices, labels, shards, manifest, card. The folder is what `push` publishes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lawm_data import card, files, labels, shards, slicing
+from lawm_data.draw import rank
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.manifest import NAME, FileEntry, Manifest, SliceEntry, folder_name
+from lawm_data.slicing import Config, Slice
+from lawm_data.store import Row, Store
+
+BUFFER_BYTES = 256_000_000  # trajectories read from the store at once, to be written in another order
+MEGABYTE = 1_000_000
+SHARDS_MULTIPLE = 8  # so that readers side by side share the files of a large split evenly
+
+
+def split(root: Path, env: str | None, config: Config, out: Path | None) -> None:
+    """Write the dataset of `env` to `out`, or to `root`/dataset; an old one is replaced once the new one verifies."""
+    store = Store(Path(root) / "raw")
+    env = _env(store, env)
+    target = (out or Path(root) / "dataset" / folder_name(env)).resolve()
+    _check_target(target)
+    slices = _large_enough(slicing.cut(store.rows(env), env, config), config)
+    labeled = {name: labels.labeled(part.rows, config.label_frac, config.label_seed) for name, part in slices.items()}
+    files.sweep(target.parent)
+    with files.new_folder(target) as folder:
+        manifest = _empty_manifest(store, env, slices, config)
+        for name, part in slices.items():
+            manifest = _add_slice(folder, manifest, store, part, labeled[name], config)
+        _write_card(folder, manifest, slices, labeled)
+        shards.verify(folder)
+    _report(manifest, slices, out or Path(root) / "dataset" / folder_name(env))
+
+
+def _env(store: Store, env: str | None) -> str:
+    envs = store.envs()
+    if not envs:
+        raise UserError(f"{store.root}: no episodes there; run `lawm-data collect` or `lawm-data import` first")
+    if env is None and len(envs) > 1:
+        raise UserError(f"{store.root}: several environments; choose one with --env: {', '.join(envs)}")
+    if env is not None and env not in envs:
+        raise UserError(f"{store.root}: no episodes of {env}; there is {', '.join(envs)}")
+    return env or envs[0]
+
+
+def _check_target(target: Path) -> None:
+    """Only an old dataset is replaced, and only one that holds nothing else, such as a clone's `.git`."""
+    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if target.is_file() or (names and NAME not in names) or any(name.startswith(".") for name in names):
+        raise UserError(f"{target}: holds something else than a dataset; name a new folder with --out")
+
+
+def _large_enough(slices: dict[str, Slice], config: Config) -> dict[str, Slice]:
+    """Leave out what is too small, and say so; UserError when nothing is left or, if strict, when anything is short."""
+    short = {name: part for name, part in slices.items() if not part.complete}
+    if config.strict and short:
+        counts = "; ".join(_shortfall(part) for part in short.values())
+        raise UserError(f"{counts}; collect more episodes, lower split.quota, or leave out --strict")
+    kept = {name: part for name, part in slices.items() if part.found >= config.min_episodes}
+    for part in slices.values():
+        if part.name not in kept:
+            print(f"{_shortfall(part)}; left out, as fewer than {config.min_episodes}: collect more such episodes")
+    if not kept:
+        raise UserError(
+            f"no slice has {config.min_episodes} episodes; collect or import more, or lower split.min_episodes"
+        )
+    return kept
+
+
+def _empty_manifest(store: Store, env: str, slices: dict[str, Slice], config: Config) -> Manifest:
+    """What holds for the whole dataset; the files are yet to come."""
+    used = [row for part in slices.values() for row in (*part.rows, *part.validation_rows)]
+    unique = {row.episode_id: row for row in used}
+    sources = sorted({row.source for row in used})
+    metas = [store.meta(env, source) for source in sources]
+    collected = [
+        {
+            "source": source,
+            "seeds": sorted({row.seed for row in used if row.source == source}),
+            "episodes": sum(row.source == source for row in unique.values()),
+            "collected": meta["collected"],
+        }
+        for source, meta in zip(sources, metas, strict=True)
+    ]
+    layout = [(name, size) for name, size in metas[0]["layout"]]
+    return Manifest(
+        env=env,
+        layout=layout,
+        observation_size=sum(size for _, size in layout),
+        action_size=metas[0]["action_size"],
+        repeat=metas[0]["repeat"],
+        label_fraction=config.label_frac,
+        label_seed=config.label_seed,
+        slices={},
+        collected=collected,
+        credits=sorted({meta["credits"] for meta in metas if meta["credits"]}),
+        files={},
+    )
+
+
+def _add_slice(
+    folder: Path, manifest: Manifest, store: Store, part: Slice, labeled: set[str], config: Config
+) -> Manifest:
+    """Write the shards of one slice; return the manifest with the slice and its files."""
+    groups = {
+        "labeled": [row for row in part.rows if row.episode_id in labeled],
+        "unlabeled": [row for row in part.rows if row.episode_id not in labeled],
+        "validation": part.validation_rows,
+    }
+    written: dict[str, FileEntry] = {}
+    splits: dict[str, list[str]] = {}
+    for name, rows in groups.items():
+        ordered = sorted(rows, key=lambda row: rank("shard", config.slice_seed, row.episode_id))
+        entries = _write_split(folder, manifest, store, part.name, name, ordered, config)
+        written |= entries
+        for path in sorted(entries):
+            splits.setdefault("withheld" if "/withheld-" in path else name, []).append(path)
+    counts = {"episodes": len(part.rows), "labeled": len(labeled), "steps": sum(row.length for row in part.rows)}
+    entry = SliceEntry(
+        rule=part.rule,
+        complete=part.complete,
+        wanted=part.wanted,
+        found=part.found,
+        splits=splits,
+        statistics=card.statistics([row.episode_return for row in part.rows]) | counts,
+        labeled_statistics=card.statistics([row.episode_return for row in groups["labeled"]]),
+    )
+    return replace(manifest, slices=manifest.slices | {part.name: entry}, files=manifest.files | written)
+
+
+def _write_split(
+    folder: Path, manifest: Manifest, store: Store, slice_: str, split_name: str, rows: list[Row], config: Config
+) -> dict[str, FileEntry]:
+    """Write `rows` in their order as shards of about the target size, withheld actions beside the unlabeled."""
+    sizes = [_bytes(row, manifest) for row in rows]
+    count = math.ceil(sum(sizes) / (config.shard_mb * MEGABYTE))
+    if count > 1:
+        count = math.ceil(count / SHARDS_MULTIPLE) * SHARDS_MULTIPLE
+    prefix = f"{slice_}-validation" if split_name == "validation" else slice_
+    episodes = _in_order(store, rows, sizes)
+    withhold = split_name == "unlabeled" and any(row.has_action for row in rows)
+    entries: dict[str, FileEntry] = {}
+    with tqdm(total=len(rows), desc=f"split {slice_} {split_name}", unit="episode", disable=None) as bar:
+        for k in range(count):
+            size = len(rows) * (k + 1) // count - len(rows) * k // count
+            name = f"{prefix}/{split_name}-{k:05d}-of-{count:05d}.arrow"
+            withheld = shards.withheld_of(name) if withhold else None
+            entries |= shards.write(folder, name, _counted(episodes, size, bar), split_name != "unlabeled", withheld)
+    return entries
+
+
+def _counted(episodes: Iterator[Episode], count: int, bar: Any) -> Iterator[Episode]:
+    for episode in islice(episodes, count):
+        yield episode
+        bar.update()
+
+
+def _in_order(store: Store, rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[Episode]:
+    """The episodes in the order of `rows`, read in the store's order, a bufferful at a time."""
+    buffer = np.cumsum(sizes) // BUFFER_BYTES
+    for _, group in groupby(zip(buffer, rows, strict=True), key=lambda pair: pair[0]):
+        wanted = [row for _, row in group]
+        in_store = sorted(wanted, key=lambda row: (row.source, row.seed, row.order))
+        found = {episode.episode_id: episode for episode in store.read(in_store)}
+        for row in wanted:
+            yield found.pop(row.episode_id)
+
+
+def _bytes(row: Row, manifest: Manifest) -> int:
+    action_size = manifest.action_size * row.has_action
+    return 4 * ((row.length + 1) * manifest.observation_size + row.length * (action_size + 1))
+
+
+def _write_card(folder: Path, manifest: Manifest, slices: dict[str, Slice], labeled: dict[str, set[str]]) -> None:
+    """Write figure, card and, last, the manifest."""
+    returns = {
+        name: (
+            [row.episode_return for row in part.rows],
+            [row.episode_return for row in part.rows if row.episode_id in labeled[name]],
+        )
+        for name, part in slices.items()
+    }
+    files.write_bytes(folder / card.FIGURE, card.figure(returns))
+    files.write_text(folder / "README.md", card.render(manifest))
+    entries = {name: shards.entry_of(folder / name) for name in (card.FIGURE, "README.md")}
+    files.write_json(folder / NAME, replace(manifest, files=manifest.files | entries).to_json())
+
+
+def _shortfall(part: Slice) -> str:
+    bounds = card.bounds(part.rule)
+    return f"{part.name}: {part.found} of {part.wanted} episodes{' with ' if bounds else ''}{bounds}"
+
+
+def _report(manifest: Manifest, slices: dict[str, Slice], folder: Path) -> None:
+    for name, entry in manifest.slices.items():
+        counts = entry.statistics
+        labeled = f", labeled {entry.labeled_statistics['mean']:.1f}" if entry.labeled_statistics else ""
+        print(
+            f"{_shortfall(slices[name])}; {len(slices[name].validation_rows)} for validation; "
+            f"{counts['labeled']} of {counts['episodes']} labeled; mean return {counts['mean']:.1f}{labeled}"
+        )
+    print(f"{folder}: verified; next: lawm-data push, or lawm-train --hub-dataset {folder}")

@@ -1,0 +1,284 @@
+"""The raw store: every recorded episode, in HDF5 under `raw/<env>/<source>/<seed>/<first order:06d>.h5`.
+
+A file is a chunk: consecutive episodes with their arrays end to end, so that reading streams. Per chunk of E episodes
+and S steps in all: observation float32 [S+E, O], action float32 [S of those with actions, A], reward float32 [S], and
+per episode the INDEX, whose crc32 is that of its arrays. `meta.json` beside the seeds says what they are.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from lawm_data import files
+from lawm_data.episode import Episode, episode_id
+from lawm_data.errors import UserError
+
+SCHEMA_VERSION = 1
+CHUNK_BYTES = 64_000_000
+META = "meta.json"
+INDEX = ("length", "order", "terminal", "has_action", "episode_return", "crc32")
+META_KEYS = {"schema_version", "env", "layout", "action_size", "repeat", "collected", "credits", "slice"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the index knows of an episode without reading its arrays."""
+
+    env: str
+    source: str
+    seed: int
+    order: int
+    length: int
+    episode_return: float
+    terminal: bool
+    has_action: bool
+    slice_name: str | None
+    path: Path = field(default=Path(), repr=False)  # its chunk
+    start: tuple[int, int, int] = field(default=(0, 0, 0), repr=False)  # first row of observation, action, reward there
+    crc32: int = field(default=0, repr=False)
+
+    @property
+    def episode_id(self) -> str:
+        return episode_id(self.env, self.source, self.seed, self.order)
+
+
+class Store:
+    """The episodes under a `raw` folder. Reading holds at most one chunk (64 MB) in memory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def envs(self) -> list[str]:
+        return [env for env in _folders(self.root) if self.sources(env)]
+
+    def sources(self, env: str) -> list[str]:
+        return _folders(self.root / env)
+
+    def meta(self, env: str, source: str) -> dict[str, Any]:
+        """What `create` was given. Raise UserError when it is missing or of a newer version of lawm."""
+        path = self.root / env / source / META
+        meta = files.read_json(path)
+        if not isinstance(meta, dict) or not meta.keys() >= META_KEYS:
+            raise UserError(f"{path}: not the description of a source; delete {path.parent} and make it again")
+        if meta["schema_version"] > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: schema version {meta['schema_version']}, this lawm reads {SCHEMA_VERSION}; update lawm"
+            )
+        return meta
+
+    def rows(self, env: str, source: str | None = None) -> list[Row]:
+        """The index of an env, or of one source of it, sorted by (source, seed, order).
+
+        Raise UserError when a chunk is corrupt or missing.
+        """
+        return [row for one in self.sources(env) if source in (None, one) for row in self._source_rows(env, one)]
+
+    def read(self, rows: Iterable[Row]) -> Iterator[Episode]:
+        """Yield the episodes in the order of `rows`; consecutive rows of one chunk are read at once."""
+        for path, group in groupby(rows, key=attrgetter("path")):
+            yield from _read_chunk(path, list(group))
+
+    def create(self, env: str, source: str, meta: dict[str, Any], episodes: Iterable[Episode] = ()) -> int:
+        """Write a new source with its episodes, whole or not at all; return their number.
+
+        `episodes` are valid, in order, one seed after the other. `meta`: layout [[name, size], ...], action_size,
+        repeat, collected (how, in words), credits (or None), slice (that they form whole, or None).
+        """
+        self._check_same_shape(env, meta)
+        with files.new_folder(self.root / env / source) as folder:
+            count = 0
+            for chunk in _chunks_of(episodes):
+                _write_chunk(folder, chunk)
+                count += len(chunk)
+            total = {"episodes": count} if count else {}
+            files.write_json(folder / META, {"schema_version": SCHEMA_VERSION, "env": env, **meta, **total})
+        return count
+
+    def append(self, env: str, source: str, seed: int, episodes: list[Episode]) -> None:
+        """Add valid consecutive episodes of one seed as one file."""
+        assert all(episode.seed == seed for episode in episodes), seed
+        _write_chunk(self.root / env / source, episodes)
+
+    def discard(self, env: str, source: str, seed: int, from_order: int) -> None:
+        """Remove the chunks that start at `from_order` or later, and what an interrupted write left."""
+        folder = self.root / env / source / str(seed)
+        files.sweep(folder)
+        for first, path in _numbered(folder, ".h5"):
+            if first >= from_order:
+                path.unlink()
+
+    def _check_same_shape(self, env: str, meta: dict[str, Any]) -> None:
+        for source in self.sources(env):
+            other = self.meta(env, source)
+            for key in ("layout", "action_size", "repeat"):
+                if other[key] != meta[key]:
+                    raise UserError(
+                        f"{self.root / env / source}: {key} {other[key]}, the new episodes have {meta[key]}; "
+                        "one env has one: use another --env custom:NAME or another --root"
+                    )
+
+    def _source_rows(self, env: str, source: str) -> Iterator[Row]:
+        meta = self.meta(env, source)
+        count = 0
+        for seed, folder in _numbered(self.root / env / source):
+            order = 0
+            for first, path in _numbered(folder, ".h5"):
+                if first != order:
+                    raise UserError(f"{folder / f'{order:06d}.h5'}: missing, though {path.name} follows; restore it")
+                for row in _chunk_rows(path, env, source, seed, meta["slice"]):
+                    yield row
+                    order += 1
+            count += order
+        if count != meta.get("episodes", count):
+            raise UserError(
+                f"{self.root / env / source}: {count} episodes, {META} says {meta['episodes']}; "
+                "files are missing: delete the folder and import again"
+            )
+
+
+@contextmanager
+def opened(file: Path | IO[bytes], where: str) -> Iterator[h5py.File]:
+    """Open HDF5 for reading; what is missing, empty, truncated or corrupt becomes a UserError that names `where`.
+
+    Do nothing but read in the block.
+    """
+    try:
+        with h5py.File(file, "r", rdcc_nbytes=CHUNK_BYTES, rdcc_nslots=10_007) as opened_file:
+            yield opened_file
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py raises all five on damaged bytes
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: not readable as HDF5 ({reason}); copy or download it again") from error
+
+
+def _folders(path: Path) -> list[str]:
+    if not path.is_dir():
+        return []
+    return sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _numbered(folder: Path, suffix: str = "") -> list[tuple[int, Path]]:
+    """The children named by an integer and `suffix`, in the order of the integers."""
+    if not folder.is_dir():
+        return []
+    pattern = re.compile(rf"-?\d+{re.escape(suffix)}")
+    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    return sorted((int(path.name.removesuffix(suffix)), path) for path in found)
+
+
+def _chunks_of(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+    """Consecutive episodes of one seed, up to CHUNK_BYTES together."""
+    chunk: list[Episode] = []
+    size = 0
+    for episode in episodes:
+        own = sum(array.nbytes for array in _arrays(episode))
+        if chunk and (size + own > CHUNK_BYTES or episode.seed != chunk[0].seed):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(episode)
+        size += own
+    if chunk:
+        yield chunk
+
+
+def _arrays(episode: Episode) -> list[np.ndarray]:
+    arrays = [episode.observation, episode.reward]
+    return arrays if episode.action is None else [*arrays, episode.action]
+
+
+def _crc32(arrays: list[np.ndarray]) -> int:
+    """Over bytes and types: a damaged type description would read the same bytes as other numbers."""
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(array.dtype.str.encode(), crc))
+    return crc
+
+
+def _write_chunk(source_folder: Path, episodes: list[Episode]) -> None:
+    actions = [episode.action for episode in episodes if episode.action is not None]
+    columns = {
+        "observation": np.concatenate([episode.observation for episode in episodes]),
+        "action": np.concatenate(actions) if actions else np.zeros((0, 0), np.float32),
+        "reward": np.concatenate([episode.reward for episode in episodes]),
+        "length": np.array([episode.length for episode in episodes], np.int64),
+        "order": np.array([episode.order for episode in episodes], np.int64),
+        "terminal": np.array([episode.terminal for episode in episodes], bool),
+        "has_action": np.array([episode.action is not None for episode in episodes], bool),
+        "episode_return": np.array([episode.episode_return for episode in episodes], np.float64),
+        "crc32": np.array([_crc32(_arrays(episode)) for episode in episodes], np.uint32),
+    }
+    path = source_folder / str(episodes[0].seed) / f"{episodes[0].order:06d}.h5"
+    with files.new_file(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, column in columns.items():
+            file.create_dataset(name, data=column)
+        file.attrs["index_crc32"] = _crc32([columns[name] for name in INDEX])
+
+
+def _chunk_rows(path: Path, env: str, source: str, seed: int, slice_name: str | None) -> Iterator[Row]:
+    with opened(path, str(path)) as file:
+        index = [file[name][:] for name in INDEX]
+        intact = file.attrs["index_crc32"] == _crc32(index)
+    length, order, terminal, has_action, episode_return, crc32 = index
+    if not intact or not np.array_equal(order, int(path.stem) + np.arange(len(order))):
+        raise UserError(
+            f"{path}: corrupt, its index does not match its checksum or name; make or import this source again"
+        )
+    spans = np.stack([length + 1, length * has_action, length], axis=1)
+    starts = np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(spans, axis=0)])
+    for k in range(len(order)):
+        yield Row(
+            env=env,
+            source=source,
+            seed=seed,
+            order=int(order[k]),
+            length=int(length[k]),
+            episode_return=float(episode_return[k]),
+            terminal=bool(terminal[k]),
+            has_action=bool(has_action[k]),
+            slice_name=slice_name,
+            path=path,
+            start=(int(starts[k, 0]), int(starts[k, 1]), int(starts[k, 2])),
+            crc32=int(crc32[k]),
+        )
+
+
+def _read_chunk(path: Path, rows: list[Row]) -> Iterator[Episode]:
+    """The episodes of one chunk, read as the span from the first to the last of them."""
+    begin = np.min([row.start for row in rows], axis=0)
+    end = np.max([np.add(row.start, _span(row)) for row in rows], axis=0)
+    with opened(path, str(path)) as file:
+        columns = [file[name][begin[k] : end[k]] for k, name in enumerate(("observation", "action", "reward"))]
+    for row in rows:
+        first = np.subtract(row.start, begin)
+        last = first + _span(row)
+        # copies: an episode that is kept must not keep its whole chunk
+        observation, action, reward = (column[a:b].copy() for column, a, b in zip(columns, first, last, strict=True))
+        episode = Episode(
+            observation=observation,
+            action=action if row.has_action else None,
+            reward=reward,
+            terminal=row.terminal,
+            env=row.env,
+            source=row.source,
+            seed=row.seed,
+            order=row.order,
+        )
+        if _crc32(_arrays(episode)) != row.crc32:
+            raise UserError(f"{path}: corrupt, the checksum of {row.episode_id} differs; make this source again")
+        yield episode
+
+
+def _span(row: Row) -> tuple[int, int, int]:
+    return row.length + 1, row.length * row.has_action, row.length

@@ -1,0 +1,159 @@
+"""Episodes -> Batch: the only place where time is cut and aligned.
+
+A window of L transitions that starts at step k:
+
+    observation  o_k   o_{k+1}  ...  o_{k+L}        [L+1, N, B, O]
+    action          a_k     a_{k+1} ... a_{k+L-1}   [L, N, B, A], a_t leads from state t to t + 1
+    reward          r_k     r_{k+1} ... r_{k+L-1}   [L, N, B], r_t is predicted from state t + 1
+
+Shapes: L transitions, N models (each with its own pool), B windows, O observation size, A action size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+
+HIDDEN = 0.0  # what stands where an action is unknown; the tests poison it with NaN
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of equal length; the first `num_labeled` of the B windows have their actions."""
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    terminal: Tensor  # bool [N, B]: o_{k+L} is a true end
+    labeled: Tensor  # bool [N, B]
+    num_labeled: int
+
+
+class Pool:
+    """Episodes of one kind, packed as rows [o_t | a_t | r_t]; an episode's last row holds o_T alone."""
+
+    def __init__(self, episodes: Iterable[Episode], labeled: bool, action_size: int, window: int = 1):
+        """Raise UserError when there is no episode, or one is shorter than a window."""
+        rows, lengths, terminal = [], [], []
+        for episode in episodes:
+            if episode.length < window:
+                raise UserError(
+                    f"{episode.episode_id}: {episode.length} steps, shorter than a window of {window}; "
+                    "lower train.window or leave it out"
+                )
+            rows.append(_packed(episode, labeled, action_size))
+            lengths.append(episode.length)
+            terminal.append(episode.terminal)
+        if not rows:
+            raise UserError(f"no {'labeled' if labeled else 'unlabeled'} episodes to train on")
+        self.labeled, self.action_size = labeled, action_size
+        self.rows = torch.from_numpy(np.concatenate(rows))  # [sum(T + 1), O + A + 1]
+        self.length = np.array(lengths)
+        self.terminal = np.array(terminal)
+        self.start = np.cumsum(self.length + 1) - (self.length + 1)
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    @property
+    def observation_size(self) -> int:
+        return self.rows.shape[1] - self.action_size - 1
+
+    def observations(self) -> Tensor:
+        """All observations, [sum(T + 1), O], for statistics."""
+        return self.rows[:, : self.observation_size]
+
+    def draw(self, rng: np.random.Generator, count: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """First rows and terminal flags of `count` windows.
+
+        k is uniform on [-(L-1), T-1], clipped to [0, T-L]: a plain uniform k makes an episode's first and last
+        steps L times rarer than its middle, and getting started is what evaluation tests.
+        """
+        places = np.cumsum(self.length + window - 1)
+        place = rng.integers(places[-1], size=count)
+        episode = np.searchsorted(places, place, side="right")
+        k = place - (places[episode] - (self.length[episode] + window - 1)) - (window - 1)
+        k = np.clip(k, 0, self.length[episode] - window)
+        return self.start[episode] + k, self.terminal[episode] & (k + window == self.length[episode])
+
+
+class Windows:
+    """Batches of windows for N models, a pure function of (seed, index): resuming needs only the index."""
+
+    def __init__(
+        self,
+        pools: Sequence[Sequence[Pool]],
+        seeds: Sequence[int],
+        window: int,
+        counts: Sequence[int],
+        device: torch.device | str = "cpu",
+    ):
+        """pools[n] are model n's pools, labeled before unlabeled; counts are the windows drawn from each."""
+        shared = {id(pool): pool.rows.to(device) for own in pools for pool in own}
+        self.pools, self.seeds, self.window, self.counts = pools, seeds, window, counts
+        self.rows = [[shared[id(pool)] for pool in own] for own in pools]
+        self.offsets = torch.arange(window + 1, device=device)[:, None]
+        flags = [pool.labeled for pool, count in zip(pools[0], counts, strict=True) for _ in range(count)]
+        self.labeled = torch.tensor(flags, device=device).expand(len(seeds), -1)
+        self.num_labeled = sum(flags)
+
+    def batch(self, index: int, stream: str = "") -> Batch:
+        """Batch number `index`; `stream` names independent sequences of batches."""
+        parts, ends = [], []
+        for seed, pools, rows in zip(self.seeds, self.pools, self.rows, strict=True):
+            key = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=16).digest()
+            rng = np.random.Generator(np.random.Philox(key=np.frombuffer(key, np.uint64)))
+            for pool, source, count in zip(pools, rows, self.counts, strict=True):
+                first, terminal = pool.draw(rng, count, self.window)
+                at = self.offsets + torch.from_numpy(first).to(source.device)
+                parts.append(source.index_select(0, at.flatten()).view(self.window + 1, count, -1))
+                ends.append(terminal)
+        packed = torch.cat(parts, 1).unflatten(1, (len(self.seeds), -1))  # [L+1, N, B, O + A + 1]
+        observation, action, reward = packed.split([self._observation_size, self._action_size, 1], -1)
+        end = torch.from_numpy(np.concatenate(ends).reshape(len(self.seeds), -1)).to(packed.device)
+        return Batch(observation, action[:-1], reward[:-1, ..., 0], end, self.labeled, self.num_labeled)
+
+    @property
+    def _observation_size(self) -> int:
+        return self.pools[0][0].observation_size
+
+    @property
+    def _action_size(self) -> int:
+        return self.pools[0][0].action_size
+
+
+def moments(pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each observation dimension over exactly these pools' rows, [1, O] float32 each."""
+    rows = sum(len(pool.rows) for pool in pools)
+    mean = torch.stack([pool.observations().sum(0, dtype=torch.float64) for pool in pools]).sum(0) / rows
+    squares = [(pool.observations().double() - mean).square().sum(0) for pool in pools]
+    return mean.float()[None], (torch.stack(squares).sum(0) / rows).sqrt().float()[None]
+
+
+def contexts(observation: np.ndarray, radius: int) -> np.ndarray:
+    """o_{t-radius} .. o_{t+radius} around each action a_t, edges repeated: [T+1, O] -> [T, (2 radius + 1) O]."""
+    steps = len(observation) - 1
+    around = np.arange(steps)[:, None] + np.arange(-radius, radius + 1)
+    return observation[np.clip(around, 0, steps)].reshape(steps, -1)
+
+
+def _packed(episode: Episode, labeled: bool, action_size: int) -> np.ndarray:
+    length, size = episode.length, episode.observation.shape[1]
+    rows = np.zeros((length + 1, size + action_size + 1), np.float32)
+    rows[:, :size] = episode.observation
+    if labeled:
+        if episode.action is None:
+            raise UserError(f"{episode.episode_id}: has no actions, but it is among the labeled episodes")
+        rows[:-1, size:-1] = episode.action
+    else:
+        rows[:, size:-1] = HIDDEN
+    rows[:-1, -1] = episode.reward
+    return rows

@@ -1,0 +1,59 @@
+"""Behaviour cloning on the labeled episodes: the floor that every other method has to beat.
+
+Shapes: N models, B transitions, O observation, A action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lawm_data.nets.blocks import MLP, Init, Normalizer
+from lawm_data.nets.optim import Optimizer
+from lawm_data.windows import Batch
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe's `agent.bc` section; batch counts transitions."""
+
+    updates: int = 50_000
+    units: int = 256
+    layers: int = 2
+    batch: int = 256
+    lr: float = 3e-4
+    clip: float = 100.0
+
+
+class Cloner(nn.Module):
+    """N deterministic policies, a = tanh(MLP(o))."""
+
+    def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int):
+        super().__init__()
+        self.normalizer = normalizer
+        self.actor = MLP(Init(seeds), normalizer.mean.shape[-1], config.units, config.layers, action)
+        self.optimizer = Optimizer([self.actor], len(seeds), config.lr, config.clip)
+
+    def act(self, observation: Tensor) -> Tensor:
+        """[..., N, B, O] -> [..., N, B, A]"""
+        return torch.tanh(self.actor(self.normalizer(observation)))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Squared error summed over A, [L, N, B]."""
+        return {"action": (self.act(batch.observation[:-1]) - batch.action).square().sum(-1)}
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One gradient step; returns metrics [N]."""
+        loss = self.loss(batch)["action"].mean((0, 2))
+        return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
+
+    def policy(self):
+        """observation [N, B, O], first [N, B] -> action [N, B, A]; carries no state."""
+
+        @torch.no_grad()
+        def act(observation: Tensor, first: Tensor) -> Tensor:
+            return self.act(observation)
+
+        return act

@@ -1,0 +1,121 @@
+"""The C-LAP agent (Alles et al. 2024): policy and value in latent-action space, trained in imagination.
+
+The policy's w in (-1, 1) is mapped through the latent-action prior, u = mu(s) + eps sigma(s) w, so that it can only
+choose actions within the support of the data. LAWM and C-LAP share it; they differ in the world model alone.
+
+Shapes: H imagined steps, N models, P start states, U latent action, E critics.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
+from lawm_data.nets.dists import bounded_std, tanh_gaussian
+from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.returns import lambda_return
+from lawm_data.nets.rssm import State
+from lawm_train.lawm import FilterPolicy, WorldModel
+
+CRITICS = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe's `agent.clap` section (Table 2, Agent)."""
+
+    updates: int = 10_000
+    units: int = 128
+    layers: int = 3
+    lr: float = 3e-4
+    horizon: int = 5
+    discount: float = 0.99  # per agent step
+    lambda_: float = 0.95
+    eps: float = 2.0  # half width of the support, in standard deviations of the prior
+    entropy: float = 0.01
+    target_rate: float = 0.01
+    stride: int = 1  # every stride-th posterior state starts an imagined rollout
+    clip: float = 100.0
+
+
+class Agent(nn.Module):
+    """N actors with two critics each."""
+
+    def __init__(self, config: Config, world: WorldModel, seeds: list[int]):
+        super().__init__()
+        self.config, models = config, len(seeds)
+        object.__setattr__(
+            self, "world", world
+        )  # used, not owned: no submodule, so it is neither trained nor saved here
+        self.world: WorldModel
+        feat, u = sum(world.rssm.sizes), world.config.latent_action
+        init = Init(seeds)
+        self.actor = MLP(init, feat, config.units, config.layers, 2 * u)
+        self.critics = MLP(init.ensemble(CRITICS), feat, config.units, config.layers, 1)
+        self.targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.actor_optimizer = Optimizer([self.actor], models, config.lr, config.clip)
+        self.critic_optimizer = Optimizer([self.critics], models, config.lr, config.clip)
+
+    def latent(self, feat: Tensor, w: Tensor) -> Tensor:
+        """u = mu + eps sigma w, within eps standard deviations of the latent-action prior."""
+        prior = self.world.latent_prior(feat)
+        return prior.mean + self.config.eps * prior.std * w
+
+    def imagine(self, start: State, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Imagined states 0..H as feat [H+1, N, P, D+S] and log pi(w_k | s_k) [H, N, P], from start [N, P, ...]."""
+        c, points = self.config, start.deter.shape[1]
+        w_noise = noise.normal(c.horizon, points, self.world.config.latent_action)
+        state_noise = noise.normal(c.horizon, points, self.world.config.stoch)
+        log_pi = []
+
+        def control(state: State, k: int) -> Tensor:
+            w, log_w = tanh_gaussian(*self._policy(state.feat.detach()), w_noise[k])
+            log_pi.append(log_w)
+            return self.world.decode_action(state.feat, self.latent(state.feat, w))
+
+        states, _ = self.world.rssm.rollout(start, control, c.horizon, state_noise)
+        return torch.cat([start.feat[None], states.feat]), torch.stack(log_pi)
+
+    def loss(self, start: State, noise: Noise) -> dict[str, Tensor]:
+        """Unreduced actor and critic losses [H, N, P] from detached posterior states [N, P, ...]."""
+        c = self.config
+        feat, log_pi = self.imagine(start, noise)
+        reward = self.world.reward_head(feat[1:])[..., 0]
+        value = self._values(self.targets, feat[1:]).amin(0)
+        discount: Tensor | float = c.discount
+        if self.world.continue_head is not None:
+            discount = c.discount * torch.sigmoid(self.world.continue_head(feat[1:])[..., 0])
+        returns = lambda_return(reward, value, discount, c.lambda_)
+        errors = self._values(self.critics, feat[:-1].detach()) - returns.detach()
+        return {"actor": c.entropy * log_pi - returns, "critic": errors.square().sum(0) / 2}
+
+    def update(self, states: State, noise: Noise) -> dict[str, Tensor]:
+        """One step of actor and critics from posterior states [T, N, B, ...]; returns metrics [N]."""
+        states = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
+        start = states.map(lambda x: x.detach().transpose(0, 1).flatten(1, 2))
+        self.world.requires_grad_(False)
+        losses = self.loss(start, noise)
+        metrics = {
+            "actor_norm": self.actor_optimizer.step(losses["actor"].mean((0, 2))),
+            "critic_norm": self.critic_optimizer.step(losses["critic"].mean((0, 2))),
+        }
+        self.world.requires_grad_(True)
+        ema(self.targets, self.critics, self.config.target_rate)
+        return metrics | {name: loss.detach().mean((0, 2)) for name, loss in losses.items()}
+
+    def policy(self) -> FilterPolicy:
+        """Acts with tanh(mean)."""
+        return FilterPolicy(self.world, lambda feat, _: self.latent(feat, torch.tanh(self._policy(feat)[0])))
+
+    def _policy(self, feat: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation before the tanh; the mean within +-5, where tanh still has a gradient."""
+        mean, raw = self.actor(feat).chunk(2, -1)
+        return 5 * torch.tanh(mean / 5), bounded_std(raw)
+
+    def _values(self, critics: MLP, feat: Tensor) -> Tensor:
+        """[T, N, P, D+S] -> [E, T, N, P]"""
+        return by_member(critics(to_members(feat, CRITICS)), CRITICS)[..., 0]

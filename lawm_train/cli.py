@@ -1,0 +1,101 @@
+"""lawm-train: train on a published dataset or a folder, evaluate, diagnose, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lawm_data import config, files
+from lawm_data.cli import Commands, recipe_option, root_option, set_option
+
+
+class DefaultTrain(Commands):
+    """`lawm-train --hub-dataset ...` means `lawm-train train --hub-dataset ...`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+runs_argument = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+@click.group(cls=DefaultTrain, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lawm")
+def main() -> None:
+    """Learn control from trajectories with few action labels. Without a command: train."""
+
+
+@main.command()
+@click.option("--hub-dataset", required=True, help="org/name[@revision] on the Hub, or a dataset folder")
+@click.option("--slice", "slice_", help="[default: medium-replay, or the only one there]")
+@click.option("--method", default="lawm", show_default=True, help="lawm, clap or bc")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="how many, trained side by side")
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--name", help="run folders are ROOT/runs/NAME-s0, ... [default: ENV-SLICE-METHOD]")
+@recipe_option
+@set_option
+@root_option
+def train(
+    hub_dataset: str,
+    slice_: str | None,
+    method: str,
+    seeds: int,
+    first_seed: int,
+    name: str | None,
+    recipe: str,
+    settings: tuple[str, ...],
+    root: Path,
+) -> None:
+    """Train a method. Run it again to continue after an interruption."""
+    from lawm_train import methods, policy, stream
+    from lawm_train import train as training
+
+    methods.uses_unlabeled(method)  # an unknown method is told before anything is fetched
+    configs = config.load(recipe, settings, policy.SECTIONS, {})
+    dataset = stream.open_dataset(hub_dataset)
+    chosen = dataset.default_slice(slice_)
+    job = training.Job(dataset, chosen, method, range(first_seed, first_seed + seeds), configs, recipe)
+    with files.lock(root):
+        runs = training.train(job, root / "runs", name)
+    click.echo("done: " + " ".join(str(run.path) for run in runs))
+
+
+@main.command()
+@runs_argument
+@click.option("--episodes", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--policy", type=click.Choice(["agent", "prior"]), default="agent", show_default=True)
+def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
+    """Score the last checkpoint of RUNS: raw return and return / 10, mean and spread over episodes."""
+    from lawm_train import report
+
+    for run in runs:
+        click.echo(report.score(run, episodes, policy))
+
+
+@main.command()
+@runs_argument
+@click.option("--hub-dataset", required=True, help="the dataset they were trained on, with its withheld actions")
+def diagnose(runs: tuple[Path, ...], hub_dataset: str) -> None:
+    """Walk the ladder of diagnostics of RUNS; the first rung that fails names the culprit."""
+    from lawm_train import diagnostics, stream
+
+    dataset = stream.open_dataset(hub_dataset)
+    for run in runs:
+        click.echo(diagnostics.as_text(run, diagnostics.ladder(run, dataset)))
+
+
+@main.command()
+@runs_argument
+@click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True)
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    """Table and curves of RUNS: scores of the last checkpoints by method, CSV and PNG in --out."""
+    from lawm_train import report as reporting
+
+    click.echo(reporting.write(list(runs), out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Policies -> rollouts -> scores: many episodes in step, several seeds' policies in one batch.
+
+Shapes: N models, B episodes each, O observation, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lawm_data import envs, rollout
+from lawm_data.episode import Episode
+
+# Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^63); evaluation from these few.
+FIRST_SEED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe's `evaluate` section."""
+
+    episodes: int = 20  # at the end and every `every` updates
+    every: int = 2_500
+
+
+class Evaluator:
+    """The same episodes (fixed environment seeds, which no collection uses) for every policy that it is given."""
+
+    def __init__(self, env: str, repeat: int, models: int, episodes: int, device: str = "cpu"):
+        self.env, self.models, self.episodes, self.device = env, models, episodes, device
+        self.envs = [envs.make(env, repeat) for _ in range(models * episodes)]
+
+    def run(self, policy: Callable[[Tensor, Tensor], Tensor]) -> list[list[Episode]]:
+        """Episodes of each of the N models; policy: observation [N, B, O], first [N, B] -> action [N, B, A]."""
+
+        def act(observation: np.ndarray, first: np.ndarray) -> np.ndarray:
+            shaped = torch.from_numpy(observation).to(self.device).unflatten(0, (self.models, -1))
+            action = policy(shaped, torch.from_numpy(first).to(self.device).view(self.models, -1))
+            return action.flatten(0, 1).cpu().numpy()
+
+        seeds = list(range(FIRST_SEED, FIRST_SEED + self.episodes)) * self.models
+        done = rollout.rollout(self.envs, act, seeds, env=self.env, source="evaluate", seed=0, first_order=0)
+        return [done[k * self.episodes : (k + 1) * self.episodes] for k in range(self.models)]
+
+    def returns(self, policy: Callable[[Tensor, Tensor], Tensor]) -> list[list[float]]:
+        """Raw returns [N][B]. Actions are checked: a policy that gives NaN raises ValueError."""
+        return [[episode.episode_return for episode in own] for own in self.run(policy)]

@@ -1,0 +1,271 @@
+"""The latent-action world model (LAWM). C-LAP's model is this file with labeled windows only and a learned prior.
+
+    paper   here                       paper            here
+    s_t     State (deter, stoch)       q(u_t|s_t,a_t)       action_posterior
+    u_t     latent action              q(u_t|s_t,o_{t+1})   inverse_dynamics
+    a_t     action                     p(a_t|s_t,u_t)       action_decoder, its mean
+    o_t     normalised observation     p(u_t|s_t)           latent_prior: N(0, I), or learned
+
+Shapes: L transitions, N models, B windows, O observation, A action, U latent action, E embedding, D deter, S stoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached
+from lawm_data.nets.dists import bounded_std, gaussian_nll, kl_gaussian, kl_standard
+from lawm_data.nets.optim import Optimizer
+from lawm_data.nets.rssm import RSSM, State
+from lawm_data.windows import Batch
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The terms of the objective by name; `terminal` exists only where data has true ends."""
+
+    observation: float = 1.0
+    reward: float = 1.0
+    action: float = 1.0
+    state_kl: float = 1.0
+    latent_kl: float = 1.0
+    terminal: float = 1.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe's `model` section: the sizes of Table 2, and every choice that the paper leaves open."""
+
+    deter: int = 128
+    stoch: int = 32
+    embed: int = 128
+    hidden: int = 128  # RSSM layers
+    units: int = 128  # encoder, decoders, action posterior, learned prior
+    layers: int = 2
+    idm_layers: int = 3
+    latent_action: int = 12
+    prior: Literal["standard", "learned"] | None = None  # None: N(0, I) for LAWM, learned for C-LAP
+    observation_sigma: float = 0.3
+    reward_sigma: float = 0.3
+    action_sigma: float = 0.1
+    balance: float = 0.8  # share of the state KL that trains the prior
+    free_nats: float | None = None  # None: 1 for medium-replay and plan2explore, else 0 (Table 2)
+    decoder_grad_unlabeled: bool = True
+    unlabeled_weight: float = 1.0
+    weights: Weights = field(default_factory=Weights)
+    lr: float = 3e-4
+    clip: float = 100.0
+
+
+class Gaussian(NamedTuple):
+    """Mean and standard deviation, [..., N, B, size] each."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Observed(NamedTuple):
+    """What inference makes of a batch: states 0..L, latent actions and executed actions 0..L-1."""
+
+    observation: Tensor  # normalised, [L+1, N, B, O]
+    states: State
+    latent: Gaussian  # q(u_t | .), [L, N, B, U]
+    u: Tensor
+    action: Tensor  # recorded where labeled, decoded where not, [L, N, B, A]
+
+
+class WorldModel(nn.Module):
+    """N latent-action world models side by side."""
+
+    def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int, terminal: bool = False):
+        """`terminal` adds the continue head, for data with any true end. free_nats and prior must be decided."""
+        super().__init__()
+        assert config.free_nats is not None and config.prior is not None
+        self.config, self.normalizer, self.action_size = config, normalizer, action
+        init, c, observation = Init(seeds), config, normalizer.mean.shape[-1]
+        feat, u = c.deter + c.stoch, c.latent_action
+        self.encoder = MLP(init, observation, c.units, c.layers, c.embed)
+        self.rssm = RSSM(init, action, c.embed, c.deter, c.stoch, c.hidden)
+        self.decoder = MLP(init, feat, c.units, c.layers, observation)
+        self.reward_head = MLP(init, feat, c.units, c.layers, 1)
+        self.action_posterior = MLP(init, feat + action, c.units, c.layers, 2 * u)
+        self.inverse_dynamics = MLP(init, feat + c.embed, c.units, c.idm_layers, 2 * u)
+        self.action_decoder = MLP(init, feat + u, c.units, c.layers, action)
+        self.prior_head = MLP(init, feat, c.units, c.layers, 2 * u) if c.prior == "learned" else None
+        self.continue_head = MLP(init, feat, c.units, c.layers, 1) if terminal else None
+        self.optimizer = Optimizer([self], len(seeds), c.lr, c.clip)
+
+    def embed(self, observation: Tensor) -> Tensor:
+        """Raw observation [..., N, B, O] -> embedding [..., N, B, E]."""
+        return self.encoder(self.normalizer(observation))
+
+    def decode_action(self, feat: Tensor, u: Tensor) -> Tensor:
+        """Mean of p(a_t | s_t, u_t), in (-1, 1): [..., N, B, A]."""
+        return torch.tanh(self.action_decoder(torch.cat([feat, u], -1)))
+
+    def latent_prior(self, feat: Tensor) -> Gaussian:
+        """p(u_t | s_t): the standard normal of LAWM, or C-LAP's learned one."""
+        if self.prior_head is None:
+            mean = feat.new_zeros(*feat.shape[:-1], self.config.latent_action)
+            return Gaussian(mean, mean + 1)
+        return _gaussian(self.prior_head(feat))
+
+    def observe(self, batch: Batch, noise: Noise) -> Observed:
+        """Infer states, latent actions and actions: eq. 3 for the labeled windows, eq. 6 for the others."""
+        length, size, n = len(batch.action), batch.observation.shape[2], batch.num_labeled
+        state_noise = noise.normal(length + 1, size, self.config.stoch)
+        latent_noise = noise.normal(length, size, self.config.latent_action)
+        observation = self.normalizer(batch.observation)
+        embed = self.encoder(observation)
+        inferred: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def control(state: State, t: int) -> Tensor:
+            feat = state.feat[:, n:]
+            q = _gaussian(self.inverse_dynamics(torch.cat([feat, embed[t + 1][:, n:]], -1)))  # q(u_t | s_t, o_{t+1})
+            u = torch.addcmul(q.mean, q.std, latent_noise[t][:, n:])
+            inferred.append((*q, u))
+            return torch.cat([batch.action[t][:, :n], self._decode_unlabeled(feat, u)], 1)
+
+        first = self._first(embed[0], state_noise[0])
+        actions: Tensor | Callable[[State, int], Tensor] = batch.action if n == size else control
+        states, action = self.rssm.rollout(first, actions, length, state_noise[1:], embed[1:])
+        states = State(*(torch.cat([a[None], b]) for a, b in zip(first, states, strict=True)))
+        q = self.infer_labeled(states.feat[:-1, :, :n], action[:, :, :n])
+        mean, std, u = q.mean, q.std, torch.addcmul(q.mean, q.std, latent_noise[:, :, :n])
+        if inferred:
+            stacked = (torch.stack(x) for x in zip(*inferred, strict=True))
+            mean, std, u = (torch.cat(pair, 2) for pair in zip((mean, std, u), stacked, strict=True))
+        return Observed(observation, states, Gaussian(mean, std), u, action)
+
+    def infer_labeled(self, feat: Tensor, action: Tensor) -> Gaussian:
+        """q(u_t | s_t, a_t)"""
+        return _gaussian(self.action_posterior(torch.cat([feat, action], -1)))
+
+    def loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Observed]:
+        """Unreduced terms [L or L+1, N, B] of the negative objective: eq. 7 labeled, eq. 8 unlabeled, eq. 11 both."""
+        c, n = self.config, batch.num_labeled
+        seen = self.observe(batch, noise)
+        feat = seen.states.feat
+        prior = Gaussian(*self.rssm.prior(seen.states.deter))
+        terms = {
+            "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
+            "state_kl": self._state_kl(Gaussian(seen.states.mean, seen.states.std), prior),
+            "latent_kl": self._latent_kl(seen.latent, feat[:-1]),
+            "reward": gaussian_nll(self.reward_head(feat[1:]), batch.reward[..., None], c.reward_sigma),  # eq. 11
+        }
+        # action reconstruction, labeled windows only; in eq. 8 its place is taken by a KL of a thing with itself
+        decoded = self.decode_action(feat[:-1, :, :n], seen.u[:, :, :n])
+        action = gaussian_nll(decoded, batch.action[:, :, :n], c.action_sigma)
+        terms["action"] = F.pad(action, (0, batch.labeled.shape[1] - n))
+        if self.continue_head is not None:
+            terms["terminal"] = self._continue_loss(feat[1:], batch.terminal)
+        return terms, seen
+
+    def update(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], State]:
+        """One gradient step. Returns metrics [N] and the posterior states, detached."""
+        terms, seen = self.loss(batch, noise)
+        norm = self.optimizer.step(self.total(terms, batch))
+        states = seen.states.map(torch.Tensor.detach)
+        return {**_summary(terms, batch), "gradient_norm": norm}, states
+
+    def total(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The mixed objective of eq. 9 and 10: sum over time and terms, mean over windows, [N]."""
+        weights = asdict(self.config.weights)
+        assert terms.keys() | {"terminal"} == weights.keys(), (terms.keys(), weights.keys())
+        for name, term in terms.items():
+            assert term.dim() == 3 and term.shape[1:] == batch.labeled.shape, (name, term.shape, batch.labeled.shape)
+        m = batch.labeled.float()
+        windows = sum(weights[name] * term.sum(0) for name, term in terms.items())
+        return ((m + self.config.unlabeled_weight * (1 - m)) * windows).mean(1)
+
+    def policy(self) -> FilterPolicy:
+        """The `prior-policy` control: u from the prior, decoded, no reinforcement learning."""
+
+        def choose(feat: Tensor, step: int) -> Tensor:
+            prior = self.latent_prior(feat)
+            drawn = Noise([0], "prior-policy", step, feat.device).normal(1, feat.shape[1], prior.mean.shape[-1])[0]
+            return prior.mean + prior.std * drawn
+
+        return FilterPolicy(self, choose)
+
+    def _first(self, embed: Tensor, noise: Tensor) -> State:
+        """s_0 filtered from zero state, zero action and o_0: q(s_0, a_0) of eq. 6, in both paths."""
+        action = embed.new_zeros(*embed.shape[:2], self.action_size)
+        return self.rssm.step(self.rssm.zeros(embed), action, noise, embed)
+
+    def _decode_unlabeled(self, feat: Tensor, u: Tensor) -> Tensor:
+        """q(a_t | s_t, u_t), which is p(a_t | s_t, u_t) (below eq. 8)."""
+        if self.config.decoder_grad_unlabeled:
+            return self.decode_action(feat, u)
+        return torch.tanh(detached(self.action_decoder, torch.cat([feat, u], -1)))
+
+    def _state_kl(self, posterior: Gaussian, prior: Gaussian) -> Tensor:
+        """KL(q(s_t|.) || p(s_t|.)), balanced; each time step of each window has its free nats."""
+        balance, free = self.config.balance, self.config.free_nats
+        towards = kl_gaussian(posterior.mean.detach(), posterior.std.detach(), *prior).clamp(min=free)
+        back = kl_gaussian(*posterior, prior.mean.detach(), prior.std.detach()).clamp(min=free)
+        return balance * towards + (1 - balance) * back
+
+    def _latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
+        """KL(q(u_t|.) || p(u_t|s_t)), unbalanced, no free nats."""
+        if self.prior_head is None:
+            return kl_standard(*posterior)
+        return kl_gaussian(*posterior, *self.latent_prior(feat))
+
+    def _continue_loss(self, feat: Tensor, terminal: Tensor) -> Tensor:
+        assert self.continue_head is not None
+        logit = self.continue_head(feat)[..., 0]
+        alive = torch.ones_like(logit)
+        alive[-1] = 1 - terminal.float()  # a true end is always a window's last state
+        return F.binary_cross_entropy_with_logits(logit, alive, reduction="none")
+
+
+class FilterPolicy:
+    """Acts from observations: filters the state, chooses u, executes the decoder's mean.
+
+    The filter takes the posterior's mean and is fed with the executed action. State is carried between calls.
+    """
+
+    def __init__(self, world: WorldModel, choose: Callable[[Tensor, int], Tensor]):
+        """choose(feat [N, B, D+S], step) -> u [N, B, U]"""
+        self.world, self.choose = world, choose
+        self.state: State | None = None
+
+    @torch.no_grad()
+    def __call__(self, observation: Tensor, first: Tensor) -> Tensor:
+        """Observation [N, B, O] and first [N, B] (True where an episode begins) -> action [N, B, A]."""
+        embed = self.world.embed(observation)
+        if self.state is None or bool(first.all()):
+            self.state = self.world.rssm.zeros(embed)
+            self.action = embed.new_zeros(*embed.shape[:2], self.world.action_size)
+            self.steps = 0
+        elif bool(first.any()):
+            zeros, fresh = self.world.rssm.zeros(embed), first[..., None]
+            self.state = State(*(torch.where(fresh, a, b) for a, b in zip(zeros, self.state, strict=True)))
+            self.action = self.action.masked_fill(fresh, 0)
+        self.state = self.world.rssm.step(self.state, self.action, torch.zeros_like(self.state.mean), embed)
+        feat = self.state.feat
+        self.action = self.world.decode_action(feat, self.choose(feat, self.steps))
+        self.steps += 1
+        return self.action
+
+
+def _gaussian(parameters: Tensor) -> Gaussian:
+    mean, raw = parameters.chunk(2, -1)
+    return Gaussian(mean, bounded_std(raw))
+
+
+def _summary(terms: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Each term per time step, averaged over the windows of each kind, [N]."""
+    n, metrics = batch.num_labeled, {}
+    for name, term in terms.items():
+        metrics[f"{name}/labeled"] = term[:, :, :n].detach().mean((0, 2))
+        if n < term.shape[2] and name != "action":
+            metrics[f"{name}/unlabeled"] = term[:, :, n:].detach().mean((0, 2))
+    return metrics

@@ -1,0 +1,73 @@
+"""A method's whole state as named tensors, and a trained run as a policy: observation in, action out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lawm_data import config
+from lawm_data.nets.blocks import Normalizer, join_models, split_models
+from lawm_data.nets.optim import Optimizer
+from lawm_data.runs import Position, Run
+from lawm_train import evaluate, lawm, methods
+from lawm_train.methods import AgentConfig, Method, Policy, Sizes, TrainConfig
+
+SECTIONS: dict[str, type] = {
+    "model": lawm.Config,
+    "agent": AgentConfig,
+    "train": TrainConfig,
+    "evaluate": evaluate.Config,
+}
+
+
+def from_pretrained(path: Path, policy: str = "agent") -> Policy:
+    """The policy of a run's last checkpoint, for observation [1, B, O] and first [1, B]; state is carried.
+
+    policy: `agent`, or `prior` for the prior-policy control of a model-based run. UserError when there is no such run.
+    """
+    method = load(Run(path))
+    if policy == "prior":
+        return method.modules["world"].policy()  # type: ignore[operator]
+    return method.policy()
+
+
+def load(run: Run, position: Position | None = None) -> Method:
+    """A run's method (one model) at a checkpoint, the last one by default."""
+    saved = run.config
+    configs = config.from_dict(saved["settings"], SECTIONS, str(run.path / "config.json"))
+    sizes = Sizes(**saved["sizes"])
+    blank = torch.zeros(1, 1, sizes.observation)
+    method = methods.build(saved["method"], configs, [saved["seed"]], sizes, Normalizer(blank, blank))
+    restore(method, [run], position)
+    return method
+
+
+def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """Each model's tensors (parameters, buffers, optimiser moments) and the optimisers' step counts."""
+    tensors: dict[str, Tensor] = {}
+    steps: dict[str, int] = {}
+    for name, module in method.modules.items():
+        tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+        for part, optimizer in _optimizers(module).items():
+            tensors |= {f"{name}.{part}.{key}": value for key, value in optimizer.state().items()}
+            steps[f"{name}.{part}"] = optimizer.steps
+    return split_models(tensors, models), {"optimizer_steps": steps}
+
+
+def restore(method: Method, runs: list[Run], position: Position | None = None) -> None:
+    """Load the runs' checkpoints, one a model, into a method that holds as many models."""
+    loaded = [run.load(position) for run in runs]
+    tensors, state = join_models([own for own, _ in loaded]), loaded[0][1]
+    for name, module in method.modules.items():
+        module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
+        for part, optimizer in _optimizers(module).items():
+            prefix = f"{name}.{part}."
+            own = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+            optimizer.load(own, state["optimizer_steps"][f"{name}.{part}"])
+
+
+def _optimizers(module: nn.Module) -> dict[str, Optimizer]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, Optimizer)}

@@ -1,0 +1,36 @@
+"""What holds for every test: its own working folder and Hub cache, one thread, no network, no screen."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from typing import Any
+
+import pytest
+
+_HOME = tempfile.TemporaryDirectory(prefix="lawm-tests-")
+
+# read when torch, matplotlib, dm_control and huggingface_hub are first imported
+os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "MUJOCO_GL": "disable", "HF_HOME": _HOME.name}
+for _name in ("LAWM_ROOT", "HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The default workspace is ./lawm: each test begins in an empty folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection beyond this machine is an error."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise RuntimeError(f"a test tried to reach {address}; tests use the loopback Hub")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)

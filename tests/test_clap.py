@@ -1,0 +1,105 @@
+"""The agent in imagination: who gets which gradient, what bounds the latent action, seeds side by side."""
+
+import models
+import torch
+
+from lawm_data.nets.blocks import Noise
+from lawm_data.nets.returns import lambda_return
+from lawm_train import clap
+
+CONFIG = clap.Config(units=8, layers=1, horizon=3)
+
+
+def agent_of(seeds=(0,), **changes):
+    made = models.windows(seeds=seeds)
+    world = models.world(made, **changes)
+    return made, world, clap.Agent(CONFIG, world, list(seeds))
+
+
+def states_of(made, world, step=0):
+    with torch.no_grad():
+        return world.observe(made.batch(step), Noise(made.seeds, "observe", step)).states
+
+
+def start_of(states):
+    return states.map(lambda x: x.transpose(0, 1).flatten(1, 2))
+
+
+def test_the_actor_loss_is_minus_the_lambda_return_with_its_log_probability():
+    made, world, agent = agent_of()
+    start = start_of(states_of(made, world))
+    losses = agent.loss(start, Noise([0], "agent", 0))
+    feat, log_pi = agent.imagine(start, Noise([0], "agent", 0))
+    value = agent.targets(torch.cat([feat[1:], feat[1:]], 1))[..., 0]  # both critics see the same states
+    reward = world.reward_head(feat[1:])[..., 0]
+    returns = lambda_return(reward, value.amin(1, keepdim=True), 0.99, 0.95)
+    torch.testing.assert_close(losses["actor"], 0.01 * log_pi - returns)
+
+
+def test_gradients_stay_where_they_belong():
+    made, world, agent = agent_of()
+    before = [p.clone() for p in world.parameters()]
+    agent.update(states_of(made, world), Noise([0], "agent", 0))
+    assert all(torch.equal(a, b) for a, b in zip(before, world.parameters(), strict=True))
+    assert all(p.grad is None for p in world.parameters()) and all(p.requires_grad for p in world.parameters())
+    losses = agent.loss(start_of(states_of(made, world)), Noise([0], "agent", 0))
+    agent.zero_grad()
+    losses["actor"].mean().backward(retain_graph=True)
+    assert all(p.grad is None for p in agent.critics.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in agent.actor.parameters())
+    agent.zero_grad()
+    losses["critic"].mean().backward()
+    assert all(p.grad is None for p in agent.actor.parameters())
+
+
+def test_the_latent_action_stays_within_eps_standard_deviations_of_the_prior():
+    for prior in ("standard", "learned"):
+        made, world, agent = agent_of(prior=prior)
+        feat = states_of(made, world).feat
+        w = torch.empty(*feat.shape[:-1], 3).uniform_(-1, 1)
+        p = world.latent_prior(feat)
+        distance = ((agent.latent(feat, w) - p.mean) / p.std).abs()
+        torch.testing.assert_close(distance, 2 * w.abs(), rtol=1e-4, atol=1e-5)
+
+
+def test_agents_side_by_side_equal_lone_ones():
+    def trained(seeds):
+        made, world, agent = agent_of(seeds)
+        metrics = []
+        for i in range(10):
+            states = world.observe(made.batch(i, "agent"), Noise(seeds, "observe", i)).states
+            metrics.append(agent.update(states, Noise(seeds, "agent", i)))
+        return {name: torch.stack([m[name] for m in metrics]) for name in metrics[0]}
+
+    both = trained([3, 4])
+    for k, seed in enumerate((3, 4)):
+        for name, alone in trained([seed]).items():
+            torch.testing.assert_close(both[name][:, k], alone[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_policy_executes_the_decoders_mean_and_feeds_the_filter_with_it():
+    made, world, agent = agent_of()
+    policy, observations = agent.policy(), made.batch(0).observation
+    first = torch.ones(1, observations.shape[2], dtype=torch.bool)
+    actions = [policy(o, first if t == 0 else ~first) for t, o in enumerate(observations)]
+    embed = world.embed(observations)
+    state = world.rssm.zeros(embed[0])
+    action = torch.zeros_like(actions[0])
+    for t in range(len(observations)):
+        state = world.rssm.step(state, action, torch.zeros_like(state.stoch), embed[t])
+        mean = 5 * torch.tanh(agent.actor(state.feat).chunk(2, -1)[0] / 5)
+        action = world.decode_action(state.feat, 2 * torch.tanh(mean))
+        torch.testing.assert_close(actions[t], action)
+    assert torch.equal(policy(observations[0], first), actions[0])  # a new episode starts from nothing
+
+
+def test_first_resets_single_environments():
+    made, _, agent = agent_of()
+    policy, observations = agent.policy(), made.batch(0).observation
+    first = torch.ones(1, observations.shape[2], dtype=torch.bool)
+    start = policy(observations[0], first)
+    policy(observations[1], ~first)
+    one = ~first
+    one[0, 2] = True
+    again = policy(observations[0], one)
+    assert torch.equal(again[0, 2], start[0, 2]) and not torch.equal(again[0, 1], start[0, 1])

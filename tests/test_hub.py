@@ -1,0 +1,212 @@
+"""`lawm-data push` in a process of its own, against the loopback Hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loopback_hub import READ_TOKEN, TOKEN, LoopbackHub, Request, Response
+from made_dataset import made_episodes, make_dataset
+
+from lawm_data import files, hub
+from lawm_data.manifest import NAME, Manifest
+
+ROOT = Path(__file__).parent.parent
+REPO = "tester/lawm-custom-made"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    with LoopbackHub(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(server: LoopbackHub) -> Iterator[LoopbackHub]:
+    """The same server without repositories."""
+    server.repositories.clear()
+    server.requests.clear()
+    yield server
+    server.fault = None
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("workspace")
+    make_dataset(root / "dataset" / "custom-made", made_episodes())
+    return root
+
+
+def push(server: LoopbackHub, root: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lawm_data.cli", "push", "--root", str(root), *options],
+        env={**os.environ, **server.environment(), "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def pushed(server: LoopbackHub, root: Path, *options: str) -> str:
+    answer = push(server, root, *options)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def refused(answer: subprocess.CompletedProcess[str]) -> str:
+    """The error line of a command that must fail; it is one line and holds no token."""
+    assert answer.returncode == 2, answer.stdout + answer.stderr
+    line = answer.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: ") and "Traceback" not in answer.stderr
+    assert TOKEN not in answer.stdout + answer.stderr
+    return line
+
+
+def commits(server: LoopbackHub) -> int:
+    return sum(method == "POST" and "/commit/" in path for method, path, _ in server.requests)
+
+
+def digests(server: LoopbackHub, repo: str = REPO) -> dict[str, str]:
+    return {path: file.sha256 for path, file in server.files(repo).items() if path != ".gitattributes"}
+
+
+def expected(folder: Path, with_actions: bool = False) -> dict[str, str]:
+    manifest = Manifest.load(folder)
+    withheld = {path for _, split, path in manifest.shards() if split == "withheld"}
+    published = {path: entry.sha256 for path, entry in manifest.files.items() if with_actions or path not in withheld}
+    return published | {NAME: files.sha256(folder / NAME)}
+
+
+def test_one_commit_makes_the_repository_equal_to_the_folder(fresh: LoopbackHub, workspace: Path) -> None:
+    folder = workspace / "dataset" / "custom-made"
+    said = pushed(fresh, workspace, "--tag", "v1")
+    assert digests(fresh) == expected(folder)
+    assert not any("withheld" in path for path in digests(fresh))
+    assert commits(fresh) == 1
+    head = fresh.dataset(REPO).branches["main"]
+    assert fresh.dataset(REPO).tags == {"v1": head}
+    assert head in said and f"{len(expected(folder))} files to upload" in said and f"{REPO}@v1" in said
+
+    assert "no commit made" in pushed(fresh, workspace, "--tag", "v1")
+    assert fresh.dataset(REPO).branches["main"] == head and commits(fresh) == 1
+
+    pushed(fresh, workspace, "--with-actions")
+    assert digests(fresh) == expected(folder, with_actions=True)
+    pushed(fresh, workspace)
+    assert digests(fresh) == expected(folder)
+    assert fresh.dataset(REPO).tags == {"v1": head}
+
+
+def test_smaller_split_deletes_stale_files_in_the_same_commit(fresh: LoopbackHub, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset" / "custom-made"
+    make_dataset(folder, made_episodes(), per_shard=4)
+    pushed(fresh, tmp_path)
+    before = set(digests(fresh))
+    shutil.rmtree(folder)
+    make_dataset(folder, made_episodes(), per_shard=16)
+    said = pushed(fresh, tmp_path)
+    assert before - set(digests(fresh)), "the second split was to have fewer shards"
+    assert digests(fresh) == expected(folder) and commits(fresh) == 2
+    for path in before - set(digests(fresh)):
+        assert f"deleting {path}" in said
+
+
+def test_paper_tasks_have_their_names() -> None:
+    assert hub.repository_name("walker-walk") == "lawm-walker"
+    assert hub.repository_name("ball_in_cup-catch") == "lawm-ball_in_cup-catch"
+    assert hub.repository_name("custom:made") == "lawm-custom-made"
+
+
+def test_dataset_of_another_env_is_refused(fresh: LoopbackHub, workspace: Path, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "dataset" / "custom-other", made_episodes(env="custom:other"))
+    pushed(fresh, workspace)
+    before = digests(fresh)
+    line = refused(push(fresh, tmp_path, "--repo", REPO))
+    assert REPO in line and "custom:made" in line and "custom:other" in line
+    assert digests(fresh) == before
+
+
+def test_files_of_somebody_else_are_not_deleted(fresh: LoopbackHub, workspace: Path) -> None:
+    pushed(fresh, workspace)
+    repository = fresh.dataset(REPO)
+    repository.add({"train.parquet": fresh.store(b"precious", lfs=True)}, "another project")
+    assert "train.parquet" in refused(push(fresh, workspace))
+    assert set(digests(fresh)) == {"train.parquet"}
+
+
+def test_push_of_somebody_else_meanwhile_is_not_overwritten(fresh: LoopbackHub, workspace: Path) -> None:
+    def interfere(request: Request) -> Response | None:
+        if "/preupload/" in request.path:
+            fresh.dataset(REPO).add({"README.md": fresh.store(b"theirs", lfs=False)}, "theirs")
+        return None
+
+    fresh.fault = interfere
+    line = refused(push(fresh, workspace))
+    assert REPO in line and "run again" in line
+    assert set(digests(fresh)) == {"README.md"}
+
+
+def test_repository_that_differs_after_the_commit_is_reported(fresh: LoopbackHub, workspace: Path) -> None:
+    def lose(request: Request) -> Response | None:
+        head = fresh.dataset(REPO).branches["main"] if fresh.repositories else ""
+        if commits(fresh) and request.path.endswith(f"/tree/{head}"):
+            fresh.dataset(REPO).commits[head].files.pop("README.md")
+        return None
+
+    fresh.fault = lose
+    line = refused(push(fresh, workspace, "--tag", "v1"))
+    assert "README.md" in line and not fresh.dataset(REPO).tags
+
+
+def test_damaged_folder_publishes_nothing(fresh: LoopbackHub, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset" / "custom-made"
+    make_dataset(folder, made_episodes())
+    shard = next(folder.glob("medium-replay/labeled-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert shard.name in refused(push(fresh, tmp_path))
+    assert not fresh.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "names"),
+    [
+        ([], {"HF_TOKEN": ""}, ["hf auth login"]),
+        ([], {"HF_TOKEN": "hf_wrong"}, ["token was not accepted"]),
+        (["--repo", "tester/new"], {"HF_TOKEN": READ_TOKEN}, ["tester/new", "write access"]),
+        ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["http://127.0.0.1:9", "cannot reach"]),
+        ([], {"HF_HUB_OFFLINE": "1"}, ["HF_HUB_OFFLINE"]),
+        (["--repo", "walker"], {}, ["walker", "org/name"]),
+        (["--repo", "tester/a b"], {}, ["tester/a b", "org/name"]),
+        (["--private"], {}, [REPO, "public"]),
+        (["--tag", "v1", "--with-actions"], {}, [REPO, "v1", "--tag"]),
+    ],
+)
+def test_refusals_are_one_line(
+    published: LoopbackHub, workspace: Path, options: list[str], environment: dict[str, str], names: list[str]
+) -> None:
+    before = digests(published)
+    line = refused(push(published, workspace, *options, **environment))
+    for name in names:
+        assert name in line
+    assert digests(published) == before
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Iterator[LoopbackHub]:
+    with LoopbackHub(tmp_path_factory.mktemp("published")) as running:
+        pushed(running, workspace, "--tag", "v1")
+        yield running
+
+
+def test_withheld_actions_that_are_not_there_cannot_be_published(published: LoopbackHub, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset" / "custom-made"
+    make_dataset(folder, made_episodes())
+    shutil.rmtree(folder / "medium-replay-actions")
+    assert "withheld-00000" in refused(push(published, tmp_path, "--with-actions"))

@@ -1,0 +1,311 @@
+"""Laws of the importers: time is aligned, names are mapped, the same content is one source, bad input is one line."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers import counting_episode
+
+from lawm_data import cli, importers
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.importers import aime, d4rl
+from lawm_data.store import Store
+
+CUSTOM = "custom:count"
+FLAGS = ("is_first", "is_last", "is_terminal")
+Arrays = dict[str, np.ndarray]
+
+
+def aime_arrays(episode: Episode) -> Arrays:
+    """One episode in AIME's layout: actions and rewards stand beside the observation that they led to."""
+    assert episode.action is not None
+    first = np.zeros(episode.length + 1)
+    first[0] = 1
+    return {
+        "pre_action": np.concatenate([np.zeros((1, episode.action.shape[1])), episode.action]),
+        "reward": np.concatenate([[0], episode.reward])[:, None],
+        "is_first": first[:, None],
+        "is_last": first[::-1, None],
+        "is_terminal": first[::-1, None] * episode.terminal,
+        "up": episode.observation[:, :1],
+        "down": episode.observation[:, 1:],
+    }
+
+
+def d4rl_arrays(episodes: list[Episode]) -> Arrays:
+    """Episodes in D4RL's layout, end to end."""
+    ends = [np.arange(episode.length) == episode.length - 1 for episode in episodes]
+    return {
+        "observations": np.concatenate([episode.observation[:-1] for episode in episodes]),
+        "next_observations": np.concatenate([episode.observation[1:] for episode in episodes]),
+        "actions": np.concatenate([episode.action for episode in episodes if episode.action is not None]),
+        "rewards": np.concatenate([episode.reward for episode in episodes]),
+        "terminals": np.concatenate([end & episode.terminal for end, episode in zip(ends, episodes, strict=True)]),
+        "timeouts": np.concatenate([end & (not episode.terminal) for end, episode in zip(ends, episodes, strict=True)]),
+    }
+
+
+def write(path: Path, arrays: Arrays) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            file[key] = array if array.dtype.kind in "bS" else array.astype(np.float32)
+    return path
+
+
+def write_aime(folder: Path, episodes: list[Episode]) -> Path:
+    for episode in episodes:
+        write(folder / f"{episode.order}.hdf5", aime_arrays(episode))
+    return folder
+
+
+def write_zip(path: Path, members: list[Path]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in members:
+            archive.write(member, f"inside/{member.name}")
+    return path
+
+
+def imported(raw: Path, format_name: str, *paths: Path, env: str = CUSTOM, slice_name: str | None = None) -> list:
+    importers.run(format_name, list(paths), env, raw, slice_name)
+    store = Store(raw)
+    return list(store.read(store.rows(env)))
+
+
+def check_same(found: list[Episode], expected: list[Episode], columns: slice = slice(None)) -> None:
+    assert [episode.order for episode in found] == list(range(len(expected)))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.observation, other.observation[:, columns])
+        np.testing.assert_array_equal(one.action, other.action)
+        np.testing.assert_array_equal(one.reward, other.reward)
+        assert one.terminal == other.terminal
+
+
+def terminal(episode: Episode) -> Episode:
+    return Episode(**vars(episode) | {"terminal": True})
+
+
+EPISODES = [counting_episode(0), terminal(counting_episode(1, length=7)), *(counting_episode(k) for k in range(2, 12))]
+
+
+def test_aime_is_aligned_and_in_the_order_of_the_numbers(tmp_path: Path) -> None:
+    folder = write_aime(tmp_path / "buffer", EPISODES)
+    found = imported(tmp_path / "raw", "aime", folder)
+    check_same(found, EPISODES, columns=slice(None, None, -1))  # by name: `down` before `up`
+    store = Store(tmp_path / "raw")
+    meta = store.meta(CUSTOM, store.sources(CUSTOM)[0])
+    assert meta["layout"] == [["down", 1], ["up", 1]] and meta["action_size"] == 1
+
+
+def test_aime_as_folder_zip_and_parts_is_one_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_aime(tmp_path / "buffer", EPISODES)
+    members = list(folder.iterdir())
+    whole = write_zip(tmp_path / "whole.zip", members)
+    parts = [write_zip(tmp_path / f"part{k}.zip", members[k::2]) for k in range(2)]
+    for paths in ([folder], [whole], parts, parts[::-1], members):
+        check_same(imported(tmp_path / "raw", "aime", *paths), EPISODES, columns=slice(None, None, -1))
+    assert len(Store(tmp_path / "raw").sources(CUSTOM)) == 1
+    assert capsys.readouterr().out.count("imported already, nothing added") == 4
+
+
+def test_images_are_never_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.hdf5", aime_arrays(EPISODES[0]))
+    with h5py.File(path, "a") as file:  # 2 TB, were it read
+        file.create_dataset("image", shape=(21, 160_000, 160_000), dtype="f4", chunks=(1, 64, 64))
+    check_same(imported(tmp_path / "raw", "aime", path), EPISODES[:1], columns=slice(None, None, -1))
+
+
+def walker_arrays() -> Arrays:
+    """Every observed number its column, named as in walker-walk and written in alphabetical order."""
+    arrays = aime_arrays(counting_episode(0))
+    del arrays["up"], arrays["down"]
+    layout = {"orientations": range(14), "height": range(14, 15), "velocity": range(15, 24)}
+    arrays |= {key: np.tile(columns, (21, 1)) for key, columns in sorted(layout.items())}
+    arrays["pre_action"] = np.zeros((21, 6))
+    return arrays
+
+
+def test_aime_keys_are_mapped_by_name_to_the_layout_of_the_env(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.hdf5", walker_arrays())
+    (episode,) = imported(tmp_path / "raw", "aime", path, env="walker-walk")
+    np.testing.assert_array_equal(episode.observation, np.tile(np.arange(24), (21, 1)))
+
+
+@pytest.mark.parametrize("block", [1, 200, d4rl.BLOCK_BYTES])
+def test_d4rl_is_cut_at_the_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(d4rl, "BLOCK_BYTES", block)
+    monkeypatch.setattr(d4rl, "FLAG_ROWS", 33)
+    path = write(tmp_path / "buffer.hdf5", d4rl_arrays(EPISODES))
+    check_same(imported(tmp_path / "raw", "d4rl", path), EPISODES)
+
+
+def test_d4rl_files_follow_each_other(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{k}.h5", d4rl_arrays(part)) for k, part in enumerate((EPISODES[:5], EPISODES[5:]))]
+    check_same(imported(tmp_path / "raw", "d4rl", *paths), EPISODES)
+
+
+def test_d4rl_without_next_observations_leaves_out_the_last_steps(tmp_path: Path) -> None:
+    arrays = d4rl_arrays(EPISODES)
+    del arrays["next_observations"]
+    found = imported(tmp_path / "raw", "d4rl", write(tmp_path / "buffer.hdf5", arrays))
+    for one, other in zip(found, EPISODES, strict=True):
+        np.testing.assert_array_equal(one.observation, other.observation[:-1])
+        np.testing.assert_array_equal(one.action, other.action[:-1])
+        np.testing.assert_array_equal(one.reward, other.reward[:-1])
+        assert not one.terminal
+
+
+def test_d4rl_unfinished_tail_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = {key: array[:-3] for key, array in d4rl_arrays(EPISODES).items()}
+    check_same(imported(tmp_path / "raw", "d4rl", write(tmp_path / "buffer.hdf5", arrays)), EPISODES[:-1])
+    assert "left out the last 17 steps" in capsys.readouterr().err
+
+
+def test_a_slice_is_kept_and_cannot_change_by_a_second_import(tmp_path: Path) -> None:
+    path = write(tmp_path / "buffer.hdf5", d4rl_arrays(EPISODES))
+    imported(tmp_path / "raw", "d4rl", path, slice_name="plan2explore")
+    assert {row.slice_name for row in Store(tmp_path / "raw").rows(CUSTOM)} == {"plan2explore"}
+    with pytest.raises(UserError, match="before as plan2explore, now as history"):
+        imported(tmp_path / "raw", "d4rl", path)
+
+
+def changed(arrays: Arrays, **changes: Callable[[np.ndarray], Any] | None) -> Arrays:
+    """The arrays with some replaced by a function of themselves, or left out where it is None."""
+    replaced = {key: change(arrays[key]) if change else None for key, change in changes.items()}
+    return {key: array for key, array in (arrays | replaced).items() if array is not None}
+
+
+def at(row: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array[row] = value
+        return array
+
+    return change
+
+
+def bad_aime(**changes: Any) -> Callable[[Path], Path]:
+    return lambda folder: write(folder / "3.hdf5", changed(aime_arrays(EPISODES[0]), **changes))
+
+
+def bad_d4rl(**changes: Any) -> Callable[[Path], Path]:
+    return lambda folder: write(folder / "bad.hdf5", changed(d4rl_arrays(EPISODES), **changes))
+
+
+def late_aime(folder: Path) -> Path:
+    """The first episodes are whole, the last is not: they must not stay."""
+    write_aime(folder / "buffer", EPISODES)
+    write(folder / "buffer" / "12.hdf5", changed(aime_arrays(EPISODES[0]), up=at(4, np.nan)))
+    return folder / "buffer"
+
+
+def broken(name: str, content: Callable[[bytes], bytes], arrays: Arrays) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = write(folder / name, arrays)
+        path.write_bytes(content(path.read_bytes()))
+        return path
+
+    return make
+
+
+def broken_zip(folder: Path) -> Path:
+    path = write_zip(folder / "bad.zip", list(write_aime(folder / "buffer", EPISODES).iterdir()))
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def flipped_zip(folder: Path) -> Path:
+    path = write_zip(folder / "bad.zip", [write(folder / "0.hdf5", aime_arrays(EPISODES[0]))])
+    data = bytearray(path.read_bytes())
+    data[200] ^= 0xFF
+    path.write_bytes(bytes(data))
+    return path
+
+
+def named_without_number(folder: Path) -> Path:
+    write(folder / "buffer" / "last.hdf5", aime_arrays(EPISODES[0]))
+    return folder / "buffer"
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "buffer").mkdir()
+    return folder / "buffer"
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def nothing(data: bytes) -> bytes:
+    return b""
+
+
+# format, what is imported, env, what the message must name
+BAD_INPUT: list[tuple[str, Callable[[Path], Path], str, list[str]]] = [
+    ("aime", lambda folder: folder / "nowhere", CUSTOM, ["nowhere", "no such file"]),
+    ("d4rl", lambda folder: folder / "nowhere.hdf5", CUSTOM, ["nowhere.hdf5", "no such file"]),
+    ("d4rl", lambda folder: folder, CUSTOM, ["HDF5"]),
+    ("aime", empty_folder, CUSTOM, ["buffer", "no episode files"]),
+    ("aime", named_without_number, CUSTOM, ["last.hdf5", "number"]),
+    ("aime", broken("0.hdf5", nothing, aime_arrays(EPISODES[0])), CUSTOM, ["0.hdf5", "HDF5"]),
+    ("aime", broken("0.hdf5", half, aime_arrays(EPISODES[0])), CUSTOM, ["0.hdf5", "truncated"]),
+    ("d4rl", broken("bad.hdf5", nothing, d4rl_arrays(EPISODES)), CUSTOM, ["bad.hdf5", "HDF5"]),
+    ("d4rl", broken("bad.hdf5", half, d4rl_arrays(EPISODES)), CUSTOM, ["bad.hdf5", "truncated"]),
+    ("aime", broken_zip, CUSTOM, ["bad.zip", "zip"]),
+    ("aime", flipped_zip, CUSTOM, ["bad.zip", "0.hdf5"]),
+    ("aime", bad_aime(up=at(4, np.nan)), CUSTOM, ["3.hdf5", "observation row 4", "finite"]),
+    ("aime", bad_aime(reward=at(4, np.inf)), CUSTOM, ["3.hdf5", "reward row 3", "finite"]),
+    ("aime", bad_aime(pre_action=at(4, 1.5)), CUSTOM, ["3.hdf5", "action row 3", "[-1, 1]"]),
+    ("aime", bad_aime(pre_action=None), CUSTOM, ["3.hdf5", "'pre_action'", "--env"]),
+    ("aime", bad_aime(is_first=at(9, 1)), CUSTOM, ["3.hdf5", "row 9", "two trajectories"]),
+    ("aime", bad_aime(reward=lambda a: a[:-2]), CUSTOM, ["3.hdf5", "unequal lengths", "reward 19"]),
+    ("aime", bad_aime(reward=lambda a: np.tile(a, 2)), CUSTOM, ["3.hdf5", "'reward' has 2 numbers"]),
+    ("aime", bad_aime(), "walker-walk", ["3.hdf5", "'orientations'", "--env"]),
+    ("aime", late_aime, CUSTOM, ["12.hdf5", "observation row 4"]),
+    ("d4rl", bad_d4rl(actions=at(25, -1.1)), CUSTOM, ["bad.hdf5, rows 20..26", "action row 5", "[-1, 1]"]),
+    ("d4rl", bad_d4rl(rewards=at(25, np.nan)), CUSTOM, ["bad.hdf5, rows 20..26", "reward row 5", "finite"]),
+    ("d4rl", bad_d4rl(rewards=lambda a: a[:-1]), CUSTOM, ["bad.hdf5", "unequal lengths", "rewards 226"]),
+    ("d4rl", bad_d4rl(timeouts=None), CUSTOM, ["bad.hdf5", "'timeouts'"]),
+    ("d4rl", bad_d4rl(timeouts=at(19, 0)), CUSTOM, ["bad.hdf5", "row 19", "marks an end"]),
+    ("d4rl", bad_d4rl(timeouts=np.zeros_like, terminals=np.zeros_like), CUSTOM, ["bad.hdf5", "no whole episode"]),
+    ("d4rl", bad_d4rl(observations=lambda a: np.array(["text"], "S")), CUSTOM, ["bad.hdf5", "'observations'"]),
+    ("d4rl", bad_d4rl(), "walker-walk", ["bad.hdf5", "observation size 2", "walker-walk has 24"]),
+    ("d4rl", bad_d4rl(), "walker-wlak", ["walker-wlak", "walker-walk"]),
+    ("d4rl", bad_d4rl(), "custom:A/B", ["custom:A/B"]),
+    ("laom", bad_d4rl(), CUSTOM, ["laom", "aime or d4rl"]),
+]
+
+
+@pytest.mark.parametrize("format_name, make, env, named", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, format_name: str, make: Callable[[Path], Path], env: str, named: list[str]
+) -> None:
+    command = ["import", format_name, str(make(tmp_path)), "--env", env, "--root", str(tmp_path / "lawm")]
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 2, result.output
+    (line,) = [line for line in result.stderr.splitlines() if "error: " in line]
+    for word in named:
+        assert word in line
+    assert [path.name for path in (tmp_path / "lawm").rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_a_huge_zip_member_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zip(tmp_path / "0.zip", [write(tmp_path / "0.hdf5", aime_arrays(EPISODES[0]))])
+    monkeypatch.setattr(aime, "MEMBER_BYTES", 1000)
+    with pytest.raises(UserError, match=r"0\.hdf5.*more than the 1,000"):
+        imported(tmp_path / "raw", "aime", path)
+
+
+def test_too_long_an_episode_for_the_env_is_refused(tmp_path: Path) -> None:
+    arrays = {key: np.repeat(array, 26, axis=0) for key, array in walker_arrays().items()}
+    arrays["is_first"][1:] = 0
+    with pytest.raises(UserError, match=r"0\.hdf5: 545 steps.*500 at action repeat 2"):
+        imported(tmp_path / "raw", "aime", write(tmp_path / "0.hdf5", arrays), env="walker-walk")

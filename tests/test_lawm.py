@@ -1,0 +1,222 @@
+"""The world model's losses against a literal float64 re-derivation of the paper's equations, and what must not leak."""
+
+from dataclasses import replace
+
+import models
+import numpy as np
+import pytest
+import torch
+
+from lawm_data import windows as windows_module
+from lawm_data.nets.blocks import Linear, Noise, Norm
+from lawm_data.windows import Pool, Windows
+
+
+def mlp(net, x):
+    """The layers of an MLP, written out in numpy."""
+    for layer in net.layers:
+        if isinstance(layer, Linear):
+            x = x @ layer.weight[0].detach().numpy() + layer.bias[0, 0].detach().numpy()
+        elif isinstance(layer, Norm):
+            x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+            x = x * layer.scale[0, 0].detach().numpy() + layer.shift[0, 0].detach().numpy()
+        else:
+            x = x * sigmoid(x)
+    return x
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gaussian(parameters):
+    mean, raw = np.split(parameters, 2)
+    return mean, 2 * sigmoid(raw / 2) + 0.1
+
+
+def kl(mean, std, other_mean, other_std):
+    return np.sum(np.log(other_std / std) + (std**2 + (mean - other_mean) ** 2) / (2 * other_std**2) - 0.5)
+
+
+def gru(cell, x, h):
+    gates = cell.norm.scale[0, 0].detach().numpy(), cell.norm.shift[0, 0].detach().numpy()
+    y = np.concatenate([x, h]) @ cell.gates.weight[0].detach().numpy() + cell.gates.bias[0, 0].detach().numpy()
+    y = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * gates[0] + gates[1]
+    reset, candidate, update = np.split(y, 3)
+    update = sigmoid(update - 1)
+    return update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * h
+
+
+def window_loss(world, observation, action, reward, state_noise, latent_noise, labeled):
+    """-L of eq. 7 (labeled) or eq. 8 (not) plus eq. 11 for one window, one step at a time."""
+    c, rssm = world.config, world.rssm
+    o = (observation - world.normalizer.mean[0, 0].numpy()) / world.normalizer.std[0, 0].numpy()
+    o = np.clip(o, -10, 10)
+    embed = [mlp(world.encoder, x) for x in o]
+    h, s, a = np.zeros(c.deter), np.zeros(c.stoch), np.zeros(2)
+    total = 0.0
+    for t in range(len(o)):
+        h = gru(rssm.cell, mlp(rssm.input, np.concatenate([s, a])), h)
+        prior = gaussian(mlp(rssm.prior_head, h))
+        posterior = gaussian(mlp(rssm.posterior_head, np.concatenate([h, embed[t]])))
+        s = posterior[0] + posterior[1] * state_noise[t]
+        feat = np.concatenate([h, s])
+        total += np.sum((mlp(world.decoder, feat) - o[t]) ** 2) / (2 * c.observation_sigma**2)
+        total += max(kl(*posterior, *prior), c.free_nats)
+        if t > 0:
+            total += (mlp(world.reward_head, feat)[0] - reward[t - 1]) ** 2 / (2 * c.reward_sigma**2)
+        if t == len(o) - 1:
+            return total
+        if labeled:
+            q = gaussian(mlp(world.action_posterior, np.concatenate([feat, action[t]])))
+        else:
+            q = gaussian(mlp(world.inverse_dynamics, np.concatenate([feat, embed[t + 1]])))
+        u = q[0] + q[1] * latent_noise[t]
+        decoded = np.tanh(mlp(world.action_decoder, np.concatenate([feat, u])))
+        p = gaussian(mlp(world.prior_head, feat)) if world.prior_head else (np.zeros_like(u), np.ones_like(u))
+        total += kl(*q, *p)
+        if labeled:
+            total += np.sum((decoded - action[t]) ** 2) / (2 * c.action_sigma**2)
+        a = action[t] if labeled else decoded
+
+
+@pytest.mark.parametrize("prior", ["standard", "learned"])
+@pytest.mark.parametrize("free_nats", [0.0, 1.0])
+def test_the_mixed_objective_equals_its_equations(prior, free_nats):
+    made = models.windows(counts=(2, 3))
+    world = models.world(made, prior=prior, free_nats=free_nats).double()
+    batch, noise = models.as_double(made.batch(0)), models.DoubleNoise([0], "test", 0)
+    terms, _ = world.loss(batch, noise)
+    state_noise = noise_of(noise, "test", 7, 5, 4)
+    latent_noise = noise_of(noise, "test", 6, 5, 3, skip=(7, 5, 4))
+    each = [
+        window_loss(
+            world,
+            batch.observation[:, 0, b].numpy(),
+            batch.action[:, 0, b].numpy(),
+            batch.reward[:, 0, b].numpy(),
+            state_noise[:, b],
+            latent_noise[:, b],
+            labeled=b < 2,
+        )
+        for b in range(5)
+    ]
+    # METHOD: (B_lab mean_lab L_ac + B_unlab mean_unlab L_af) / B
+    wanted = (2 * np.mean(each[:2]) + 3 * np.mean(each[2:])) / 5
+    np.testing.assert_allclose(world.total(terms, batch).detach().numpy(), [wanted], rtol=1e-10)
+
+
+def noise_of(noise, stream, time, batch, size, skip=None):
+    """The draws of the model's loss, repeated: states first, then latent actions."""
+    again = models.DoubleNoise([0], stream, noise.step)
+    if skip:
+        again.normal(*skip)
+    return again.normal(time, batch, size)[:, 0].numpy()
+
+
+def test_hidden_actions_touch_no_loss_and_no_gradient(monkeypatch):
+    def run():
+        made = models.windows()
+        world = models.world(made)
+        assert bool(made.batch(0).action[:, :, 3:].isnan().any()) == np.isnan(windows_module.HIDDEN)
+        terms, _ = world.loss(made.batch(0), Noise([0], "model", 0))
+        world.total(terms, made.batch(0)).sum().backward()
+        return terms, models.gradients(world), models.normalizer(made).mean
+
+    clean = run()
+    monkeypatch.setattr(windows_module, "HIDDEN", float("nan"))
+    dirty = run()
+    for part in (0, 1):
+        assert clean[part].keys() == dirty[part].keys()
+        for name, value in clean[part].items():
+            assert value is None or (torch.isfinite(value).all() and torch.equal(value, dirty[part][name])), name
+    assert torch.equal(clean[2], dirty[2])
+
+
+def unlabeled_batch(made, window=6):
+    hidden = Pool([e.stripped() for e in models.episodes()], False, 2, window)
+    return Windows([[hidden]], [0], window, [4]).batch(0)
+
+
+def test_the_next_states_kl_reaches_the_action_free_posterior():
+    made = models.windows()
+    world = models.world(made)
+    terms, _ = world.loss(unlabeled_batch(made), Noise([0], "model", 0))
+    terms["state_kl"][1:].sum().backward()
+    for parameter in world.inverse_dynamics.parameters():
+        assert parameter.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_decoders_gradient_from_unlabeled_data_is_an_option(shared):
+    made = models.windows()
+    world = models.world(made, decoder_grad_unlabeled=shared)
+    batch = unlabeled_batch(made)
+    terms, _ = world.loss(batch, Noise([0], "model", 0))
+    world.total(terms, batch).sum().backward()
+    got = sum(0.0 if p.grad is None else float(p.grad.abs().sum()) for p in world.action_decoder.parameters())
+    assert got > 0 if shared else got == 0
+    assert all(p.grad.abs().sum() > 0 for p in world.inverse_dynamics.parameters())
+
+
+def test_the_action_posterior_never_looks_beyond_the_window():
+    made = models.windows()
+    world, batch = models.world(made), unlabeled_batch(made)
+    noise = lambda: Noise([0], "model", 0)  # noqa: E731
+    seen = world.observe(batch, noise())
+    changed = batch.observation.clone()
+    changed[-1] += 1
+    other = world.observe(replace(batch, observation=changed), noise())
+    assert torch.equal(seen.action[:-1], other.action[:-1]) and not torch.equal(seen.action[-1], other.action[-1])
+
+
+def test_mixed_batches_equal_each_kind_alone():
+    """The two paths share one model and nothing else: a window's terms do not depend on its neighbours."""
+    made = models.windows(counts=(3, 4))
+    world, batch = models.world(made), made.batch(0)
+
+    class Zeros(Noise):
+        def normal(self, time, batch, size):
+            return torch.zeros(time, 1, batch, size)
+
+    mixed, _ = world.loss(batch, Zeros([0], "", 0))
+    for part, labeled in ((slice(0, 3), 3), (slice(3, 7), 0)):
+        own = replace(
+            batch,
+            **{name: getattr(batch, name)[:, :, part] for name in ("observation", "action", "reward")},
+            terminal=batch.terminal[:, part],
+            labeled=batch.labeled[:, part],
+            num_labeled=labeled,
+        )
+        alone, _ = world.loss(own, Zeros([0], "", 0))
+        for name in mixed:
+            torch.testing.assert_close(mixed[name][:, :, part], alone[name], rtol=1e-5, atol=1e-5)
+
+
+def test_training_two_seeds_side_by_side_equals_training_each_alone():
+    def trained(seeds):
+        made = models.windows(seeds=seeds)
+        world = models.world(made)
+        totals = []
+        for i in range(10):
+            batch, noise = made.batch(i, "model"), Noise(seeds, "model", i)
+            totals.append(world.total(world.loss(batch, noise)[0], batch).detach())
+            world.update(batch, Noise(seeds, "model", i))
+        return torch.stack(totals)
+
+    both = trained([3, 4])
+    for k, seed in enumerate((3, 4)):
+        torch.testing.assert_close(both[:, k], trained([seed])[:, 0], rtol=1e-5, atol=0)
+
+
+def test_the_continue_head_exists_only_with_true_ends_and_learns_them():
+    ends = [replace(e, terminal=True) for e in models.episodes(length=8)]
+    made = models.windows(counts=(7, 0), recorded=ends)
+    assert models.world(made).continue_head is None
+    world = models.world(made, terminal=True)
+    batch = made.batch(0)
+    assert batch.terminal.any() and not batch.terminal.all()
+    terms, _ = world.loss(batch, Noise([0], "", 0))
+    flipped, _ = world.loss(replace(batch, terminal=~batch.terminal), Noise([0], "", 0))
+    assert torch.equal(terms["terminal"][:-1], flipped["terminal"][:-1])
+    assert (terms["terminal"][-1] != flipped["terminal"][-1]).all()

@@ -1,0 +1,53 @@
+"""What a user installs: the recipes travel in the wheel and are found from it and from an editable install."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("lawm_data", "lawm_train")
+FIND = "from lawm_data import config; print(config.__file__); print(config.recipe_path('cpu'))"
+
+
+def found_from(cwd: Path, **environment: str) -> tuple[Path, Path]:
+    answer = subprocess.run(
+        [sys.executable, "-c", FIND],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    package, recipe = map(Path, answer.stdout.split())
+    return package, recipe
+
+
+def test_recipe_is_found_from_a_checkout() -> None:
+    _, recipe = found_from(ROOT)
+    assert recipe == ROOT / "recipes" / "cpu.yaml"
+
+
+def test_recipe_is_found_from_a_wheel(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"  # building leaves folders among the sources
+    for name in ("lawm_data", "lawm_train", "recipes"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(copy)], check=True)
+
+    (wheel,) = tmp_path.glob("lawm-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    recipes = {f"lawm_data/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")}
+    modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    assert recipes | modules <= set(names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"lawm", *PACKAGES}
+    package, recipe = found_from(tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert package.is_relative_to(tmp_path) and recipe == tmp_path / "site" / "lawm_data" / "recipes" / "cpu.yaml"

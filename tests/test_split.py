@@ -1,0 +1,284 @@
+"""The whole way from a raw store to a dataset folder, through the command."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from helpers import counting_episode, random_episode
+
+from lawm_data import card, cli, files, shards, splitting
+from lawm_data.episode import Episode
+from lawm_data.manifest import NAME, Manifest
+from lawm_data.store import Store
+
+LENGTH = 30
+
+
+def made(count: int = 80, **other: Any) -> list[Episode]:
+    """Returns from 0 up, so that a cap cuts them."""
+    return [random_episode(order, LENGTH, mean_reward=order / 50, **other) for order in range(count)]
+
+
+def store(root: Path, episodes: list[Episode], slice_name: str | None = None, credits: str | None = None) -> None:
+    first = episodes[0]
+    meta = {
+        "layout": [["pose", first.observation.shape[1] - 1], ["height", 1]],
+        "action_size": 2 if first.action is None else first.action.shape[1],
+        "repeat": 2,
+        "collected": "made for a test",
+        "credits": credits,
+        "slice": slice_name,
+    }
+    Store(root / "raw").create(first.env, first.source, meta, episodes)
+
+
+def run(root: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, ["split", "--root", str(root), *arguments])
+
+
+def split(root: Path, *arguments: str) -> str:
+    answer = run(root, *arguments)
+    assert answer.exit_code == 0, answer.output
+    return answer.output
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def read(folder: Path, slice_: str, kind: str, withheld: bool = False) -> list[Episode]:
+    manifest = Manifest.load(folder)
+    found = []
+    for name in manifest.slices[slice_].splits.get(kind, []):
+        found += shards.read(folder / name, name, manifest, folder / shards.withheld_of(name) if withheld else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("workspace")
+    store(root, made(), credits="A. N. Author, CC BY 4.0")
+    split(root, "--label-frac", "0.1", "--set", "split.quota=60", "--set", "split.rules.medium.max_return=20")
+    return root
+
+
+@pytest.fixture(scope="module")
+def dataset(workspace: Path) -> Path:
+    return workspace / "dataset" / "custom-made"
+
+
+def test_every_episode_arrives_as_it_was(dataset: Path) -> None:
+    original = {episode.episode_id: episode for episode in made()}
+    for kind, withheld in (("labeled", False), ("unlabeled", True), ("validation", False)):
+        for episode in read(dataset, "medium-replay", kind, withheld):
+            true = original.pop(episode.episode_id)
+            for name in ("observation", "action", "reward"):
+                assert np.array_equal(getattr(episode, name), getattr(true, name)), (episode.episode_id, name)
+    assert not original, "80 episodes: 60 in the slice, 20 for validation"
+
+
+def test_time_is_kept_through_every_stage(tmp_path: Path) -> None:
+    store(tmp_path, [counting_episode(order, length=20 + order % 3) for order in range(40)])
+    split(tmp_path, "--label-frac", "0.5")
+    for episode in read(tmp_path / "dataset" / "custom-count", "medium-replay", "unlabeled", withheld=True):
+        steps = np.arange(episode.length + 1)
+        assert np.array_equal(episode.observation[:, 0], episode.order * 1000 + steps)
+        assert episode.action is not None
+        assert np.array_equal(episode.action[:, 0], (steps[:-1] / episode.length).astype(np.float32))
+
+
+def test_stripped_actions_are_nowhere_but_in_the_withheld_files(workspace: Path, dataset: Path) -> None:
+    manifest = Manifest.load(dataset)
+    everything = contents(dataset)
+    original = {episode.episode_id: episode for episode in made()}
+    for slice_ in manifest.slices:
+        # a slice at a time: they overlap, and what is hidden in one may be labeled in another
+        open_files = [data for name, data in everything.items() if name.split("/")[0] in (slice_, "README.md", NAME)]
+        for episode in read(dataset, slice_, "unlabeled"):
+            action = original[episode.episode_id].action
+            assert action is not None
+            assert not any(row.tobytes() in data for row in action for data in open_files)
+            assert any(action.tobytes() in everything[name] for name in manifest.slices[slice_].splits["withheld"])
+
+
+def test_what_is_withheld_decides_nothing(workspace: Path, dataset: Path, tmp_path: Path) -> None:
+    """Other hidden actions: every byte is the same but those of the withheld files and their entries."""
+    hidden = {
+        episode.episode_id for name in ("medium", "medium-replay") for episode in read(dataset, name, "unlabeled")
+    }
+    for name in ("medium", "medium-replay"):
+        for kind in ("labeled", "validation"):
+            hidden -= {episode.episode_id for episode in read(dataset, name, kind)}
+    assert len(hidden) > 20
+    poisoned = []
+    for episode in made():
+        assert episode.action is not None
+        other = np.where(episode.action > 0, -1, 1).astype(np.float32)
+        poisoned.append(replace(episode, action=other) if episode.episode_id in hidden else episode)
+    store(tmp_path, poisoned, credits="A. N. Author, CC BY 4.0")
+    split(tmp_path, "--label-frac", "0.1", "--set", "split.quota=60", "--set", "split.rules.medium.max_return=20")
+    one, other_ = contents(dataset), contents(tmp_path / "dataset" / "custom-made")
+    assert {name for name in one if one[name] != other_[name]} == {NAME, *(n for n in one if "/withheld-" in n)}
+    assert Manifest.load(dataset).digest == Manifest.load(tmp_path / "dataset" / "custom-made").digest
+
+
+def test_the_same_split_twice_is_the_same_to_the_byte(workspace: Path, dataset: Path, tmp_path: Path) -> None:
+    arguments = ("--label-frac", "0.1", "--set", "split.quota=60", "--set", "split.rules.medium.max_return=20")
+    split(workspace, *arguments, "--out", str(tmp_path / "again"))
+    assert contents(tmp_path / "again") == contents(dataset)
+    split(workspace, *arguments, "--label-seed", "1", "--out", str(tmp_path / "again"))
+    assert contents(tmp_path / "again").keys() == contents(dataset).keys()
+    assert Manifest.load(tmp_path / "again").digest != Manifest.load(dataset).digest
+
+
+def test_a_prefix_is_a_fair_sample(dataset: Path) -> None:
+    orders = [episode.order for episode in read(dataset, "medium-replay", "unlabeled")]
+    assert abs(np.corrcoef(orders, np.arange(len(orders)))[0, 1]) < 0.4
+
+
+def test_many_shards_hold_what_one_holds(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--label-frac", "0.1", "--set", "split.quota=60")
+    split(workspace, *arguments, "--out", str(tmp_path / "one"))
+    monkeypatch.setattr(splitting, "BUFFER_BYTES", 5_000)  # an episode has about 1,000
+    monkeypatch.setattr(splitting, "MEGABYTE", 10_000)
+    split(workspace, *arguments, "--set", "split.shard_mb=1", "--out", str(tmp_path / "many"))
+    manifest = Manifest.load(tmp_path / "many")
+    splits = manifest.slices["medium-replay"].splits
+    assert len(splits["unlabeled"]) == len(splits["withheld"]) == 8 and len(splits["labeled"]) == 1
+    ids = [
+        [e.episode_id for e in read(tmp_path / name, "medium-replay", "unlabeled", True)] for name in ("one", "many")
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_manifest_and_card_state_the_statistics(dataset: Path) -> None:
+    from huggingface_hub import DatasetCard
+
+    entry = Manifest.load(dataset).slices["medium-replay"]
+    rows = read(dataset, "medium-replay", "labeled") + read(dataset, "medium-replay", "unlabeled")
+    returns = [episode.episode_return for episode in rows]
+    assert entry.statistics["mean"] == pytest.approx(np.mean(returns), abs=1e-3)
+    assert entry.statistics["median"] == pytest.approx(np.median(returns), abs=1e-3)
+    assert (entry.statistics["episodes"], entry.statistics["labeled"], entry.statistics["steps"]) == (
+        60,
+        6,
+        60 * LENGTH,
+    )
+    page = DatasetCard.load(dataset / "README.md")
+    configs = {one["config_name"]: one["data_files"] for one in page.data.to_dict()["configs"]}
+    named = {path for data_files in configs.values() for one in data_files for path in one["path"]}
+    shard_names = {path for _, kind, path in Manifest.load(dataset).shards() if kind != "withheld"}
+    assert named == shard_names, "every shard but the withheld"
+    assert {"medium-replay", "medium-replay-validation", "medium"} <= configs.keys()
+    for words in ("6 of 60 trajectories labeled", "A. N. Author, CC BY 4.0", "label seed 0", "`pose` 4, `height` 1"):
+        assert words in page.text
+    assert f"| medium-replay, labeled | 6 | {entry.labeled_statistics['mean']:.1f} |" in page.text
+
+
+def test_statistics_by_hand() -> None:
+    row = card.statistics([0.0, 1.0, 2.0, 3.0, 10.0])
+    assert row == {"mean": 3.2, "std": 3.544, "min": 0, "p25": 1, "median": 2, "p75": 3, "max": 10}
+    assert card.statistics([]) == {}
+
+
+def test_plain_datasets_opens_the_folder(dataset: Path) -> None:
+    code = f"""
+import sys
+from datasets import load_dataset
+rows = list(load_dataset({str(dataset)!r}, "medium-replay", split="labeled", streaming=True).with_format("numpy"))
+hidden = list(load_dataset({str(dataset)!r}, "medium-replay", split="unlabeled", streaming=True))
+assert not any(name.startswith("lawm") for name in sys.modules)
+assert len(rows) == 6 and len(hidden) == 54 and all(row["action"] is None for row in hidden)
+assert rows[0]["observation"].reshape(-1, 5).shape == ({LENGTH} + 1, 5)
+assert rows[0]["action"].reshape(-1, 2).shape == ({LENGTH}, 2)
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_verify_and_a_second_split_through_the_commands(tmp_path: Path) -> None:
+    """A smaller split leaves no stale shard behind."""
+    store(tmp_path, made(40))
+    split(tmp_path, "--label-frac", "0.5", "--set", "split.rules.expert.min_return=1")
+    assert (tmp_path / "dataset/custom-made/expert").is_dir()
+    assert "next: lawm-data push" in split(tmp_path, "--label-frac", "0.5")
+    assert not (tmp_path / "dataset/custom-made/expert").exists()
+    answer = CliRunner().invoke(cli.main, ["verify", "--root", str(tmp_path)])
+    assert answer.exit_code == 0 and "verified, 1 slices" in answer.output
+
+
+def test_a_named_import_without_actions_stays_unlabeled(tmp_path: Path) -> None:
+    store(tmp_path, [episode.stripped() for episode in made(30, source="video")], "plan2explore")
+    output = split(tmp_path)
+    folder = tmp_path / "dataset" / "custom-made"
+    assert "plan2explore: 30 of 30 episodes" in output and "0 of 30 labeled" in output
+    assert len(read(folder, "plan2explore", "unlabeled")) == 30
+    assert Manifest.load(folder).slices["plan2explore"].splits.keys() == {"unlabeled"}
+
+
+def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:
+    store(tmp_path, made(30))
+    output = split(tmp_path, "--set", "split.rules.expert.min_return=1e9")
+    assert "expert: 0 of 2000 episodes with return >= 1e+09; left out, as fewer than 20" in output
+    assert list(Manifest.load(tmp_path / "dataset" / "custom-made").slices) == ["medium-replay"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--label-frac", "0"], "--label-frac 0.0: expected a fraction above 0"),
+        (["--label-frac", "1.5"], "--label-frac 1.5: expected a fraction above 0"),
+        (["--label-frac", "nan"], "label_frac"),
+        (["--env", "walker-wolk"], "no episodes of walker-wolk; there is custom:made"),
+        (["--strict"], "medium-replay: 30 of 2000 episodes; collect more"),
+        (["--set", "split.min_episodes=31"], "no slice has 31 episodes"),
+        (["--set", "split.quta=3"], "split.quta"),
+        (["--set", "split.quota=0"], "split.quota is 0"),
+        (["--out", "occupied"], "holds something else than a dataset"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[str], words: str) -> None:
+    store(tmp_path, made(30))
+    Path("occupied").mkdir()
+    (Path("occupied") / "letter.txt").write_text("mine")
+    answer = run(tmp_path, *arguments)
+    assert answer.exit_code == 2 and words in answer.output
+    assert answer.output.startswith("error: ") or "left out" in answer.output.splitlines()[0]
+    assert not (tmp_path / "dataset").exists() and (Path("occupied") / "letter.txt").read_text() == "mine"
+
+
+def test_a_fraction_beyond_the_actions_there_are_gives_both_counts(tmp_path: Path) -> None:
+    store(tmp_path, [episode if episode.order < 3 else episode.stripped() for episode in made(40)])
+    answer = run(tmp_path, "--label-frac", "0.5", "--set", "split.validation=0")
+    assert answer.exit_code == 2 and "20 of 40 episodes" in answer.output and "3 have actions" in answer.output
+
+
+def test_no_episodes(tmp_path: Path) -> None:
+    answer = run(tmp_path)
+    assert answer.exit_code == 2 and "run `lawm-data collect` or `lawm-data import` first" in answer.output
+
+
+def test_a_failed_split_keeps_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path, made(30))
+    split(tmp_path)
+    before = contents(tmp_path / "dataset")
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    answer = run(tmp_path, "--label-frac", "0.5")
+    assert answer.exit_code == 2 and "no space left on the disk" in answer.output
+    assert contents(tmp_path / "dataset") == before
+    assert json.loads(before[f"custom-made/{NAME}"])["label_fraction"] is None

@@ -1,0 +1,221 @@
+"""Laws of the raw store: what goes in comes out, in any order; what is damaged is named; nothing is half there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import counting_episode, random_episode
+
+from lawm_data import statistics, store
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.store import Store
+
+ENV, SOURCE = "custom:count", "count"
+META = {
+    "layout": [["observation", 2]],
+    "action_size": 1,
+    "repeat": 1,
+    "collected": "counted",
+    "credits": None,
+    "slice": None,
+}
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CHUNK_BYTES", 1000)  # three or four counting episodes
+
+
+def made(root: Path, episodes: list[Episode]) -> Store:
+    raw = Store(root / "raw")
+    assert raw.create(ENV, SOURCE, META, episodes) == len(episodes)
+    return raw
+
+
+def mixed_episodes() -> list[Episode]:
+    """Two seeds, lengths from 1, some without actions, some terminal."""
+    return [
+        dataclasses.replace(
+            counting_episode(order, length=1 + 7 * order, seed=seed, actions=order % 3 != 1), terminal=order == 4
+        )
+        for seed in (0, 3)
+        for order in range(8)
+    ]
+
+
+def assert_same(one: Episode, other: Episode) -> None:
+    assert (one.episode_id, one.terminal, one.source) == (other.episode_id, other.terminal, other.source)
+    for name in ("observation", "action", "reward"):
+        a, b = getattr(one, name), getattr(other, name)
+        assert (a is None) == (b is None), name
+        if a is not None:
+            assert a.dtype == np.float32
+            np.testing.assert_array_equal(a, b)
+
+
+def damage(path: Path, change: str) -> None:
+    data = bytearray(path.read_bytes())
+    if change == "truncated":
+        data = data[: len(data) // 2]
+    elif change == "empty":
+        data = bytearray()
+    elif change == "flipped":
+        data[data.index(np.float32(2005.0).tobytes()) + 1] ^= 4
+    elif change == "text":
+        data = bytearray(b"no HDF5")
+    path.write_bytes(bytes(data))
+
+
+def test_counting_episodes_come_back_exactly(tmp_path: Path, small_chunks: None) -> None:
+    episodes = mixed_episodes()
+    raw = made(tmp_path, episodes)
+    rows = raw.rows(ENV)
+    assert raw.envs() == [ENV] and raw.sources(ENV) == [SOURCE]
+    assert [row.episode_id for row in rows] == [episode.episode_id for episode in episodes]
+    for row, before, after in zip(rows, episodes, raw.read(rows), strict=True):
+        assert_same(before, after)
+        assert (row.length, row.episode_return) == (before.length, before.episode_return)
+        assert (row.terminal, row.has_action) == (before.terminal, before.action is not None)
+
+
+def test_any_order_reads_the_same(tmp_path: Path, small_chunks: None) -> None:
+    raw = made(tmp_path, mixed_episodes())
+    rows = raw.rows(ENV)
+    in_order = {row.episode_id: episode for row, episode in zip(rows, raw.read(rows), strict=True)}
+    assert len({row.path for row in rows}) > 3
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(rows, 9)
+        for row, episode in zip(shuffled, raw.read(shuffled), strict=True):
+            assert_same(in_order[row.episode_id], episode)
+
+
+def test_episodes_do_not_hold_their_chunk(tmp_path: Path) -> None:
+    raw = made(tmp_path, mixed_episodes())
+    for episode in raw.read(raw.rows(ENV)):
+        assert episode.observation.base is None and episode.reward.base is None
+
+
+def test_chunks_are_bounded_and_of_one_seed(tmp_path: Path, small_chunks: None) -> None:
+    raw = made(tmp_path, [counting_episode(k, seed=seed) for seed in (0, 1) for k in range(9)])
+    rows = raw.rows(ENV)
+    for path in {row.path for row in rows}:
+        members = [row for row in rows if row.path == path]
+        assert sum(4 * (4 * row.length + 2) for row in members) <= 1000
+        assert path == tmp_path / "raw" / ENV / SOURCE / str(members[0].seed) / f"{members[0].order:06d}.h5"
+
+
+def test_append_continues_and_discard_goes_back(tmp_path: Path) -> None:
+    raw = made(tmp_path, [])
+    for first in (0, 4, 8):
+        raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in range(first, first + 4)])
+    assert [row.order for row in raw.rows(ENV)] == list(range(12))
+    raw.discard(ENV, SOURCE, 0, 4)
+    assert [row.order for row in raw.rows(ENV)] == list(range(4))
+
+
+@pytest.mark.parametrize("change", ["truncated", "empty", "flipped", "text"])
+def test_a_damaged_chunk_is_named(tmp_path: Path, small_chunks: None, change: str) -> None:
+    raw = made(tmp_path, [counting_episode(k) for k in range(6)])
+    path = next(row.path for row in raw.rows(ENV) if row.order == 2)
+    damage(path, change)
+    with pytest.raises(UserError, match=path.name) as told:
+        list(raw.read(raw.rows(ENV)))
+    assert "\n" not in str(told.value)
+
+
+def test_no_flipped_byte_passes_unseen(tmp_path: Path) -> None:
+    raw = made(tmp_path, [counting_episode(k) for k in range(3)])
+    rows = raw.rows(ENV)
+    before, path = list(raw.read(rows)), rows[0].path
+    intact = path.read_bytes()
+    for place in random.Random(0).sample(range(len(intact)), 150):
+        path.write_bytes(intact[:place] + bytes([intact[place] ^ 0xFF]) + intact[place + 1 :])
+        try:
+            found = raw.rows(ENV)
+            after = list(raw.read(found))
+        except UserError:
+            continue
+        for one, other in zip(before, after, strict=True):
+            assert_same(one, other)
+
+
+@pytest.mark.parametrize("missing", [0, 1, -1])
+def test_a_missing_chunk_is_an_error(tmp_path: Path, small_chunks: None, missing: int) -> None:
+    raw = made(tmp_path, [counting_episode(k) for k in range(12)])
+    chunks = sorted({row.path for row in raw.rows(ENV)})
+    chunks[missing].unlink()
+    with pytest.raises(UserError, match="missing"):
+        raw.rows(ENV)
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    raw = made(tmp_path, [counting_episode(0)])
+    path = tmp_path / "raw" / ENV / SOURCE / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": store.SCHEMA_VERSION + 1}))
+    with pytest.raises(UserError, match=r"meta\.json: schema version 2.*update"):
+        raw.rows(ENV)
+
+
+def test_a_source_appears_whole_or_not_at_all(tmp_path: Path, small_chunks: None) -> None:
+    raw = Store(tmp_path / "raw")
+
+    def interrupted() -> Iterator[Episode]:
+        yield from (counting_episode(k) for k in range(9))
+        assert list(tmp_path.rglob("*.h5")), "the interruption must come after the first chunk"
+        assert raw.envs() == [], "a source under way is no source"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        raw.create(ENV, SOURCE, META, interrupted())
+    assert raw.envs() == [] and not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_one_env_has_one_shape(tmp_path: Path) -> None:
+    raw = made(tmp_path, [counting_episode(0)])
+    with pytest.raises(UserError, match="action_size 1, the new episodes have 2"):
+        raw.create(ENV, "other", META | {"action_size": 2}, [])
+    assert raw.sources(ENV) == [SOURCE]
+
+
+def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:
+    episodes = [random_episode(k, seed=seed, mean_reward=0.1 * k) for seed in (0, 1) for k in range(5)]
+    meta = META | {"layout": [["observation", 5]], "action_size": 2}
+    Store(tmp_path / "raw").create("custom:made", "made", meta, episodes)
+    manifest = {
+        "env": "custom:made",
+        "slices": {
+            "expert": {
+                "complete": False,
+                "statistics": {
+                    "episodes": 5,
+                    "labeled": 1,
+                    "steps": 300,
+                    **dict.fromkeys(("mean", "std", "min", "p25", "median", "p75", "max"), 2.5),
+                },
+            }
+        },
+    }
+    (tmp_path / "dataset" / "made").mkdir(parents=True)
+    (tmp_path / "dataset" / "made" / "lawm.json").write_text(json.dumps(manifest))
+    found = statistics.collect_stats(tmp_path)
+    assert [(row["seed"], row["episodes"], row["steps"]) for row in found["raw"]] == [(0, 5, 300), (1, 5, 300)]
+    assert found["raw"][1]["mean"] == pytest.approx(np.mean([e.episode_return for e in episodes[5:]]))
+    assert found["slices"] == [
+        {"env": "custom:made", "slice": "expert", "complete": False, "episodes": 5, "labeled": 1}
+        | dict.fromkeys(("mean", "std", "min", "p25", "median", "p75", "max"), 2.5)
+    ]
+    assert json.loads(json.dumps(found)) == found
+    assert "expert" in statistics.as_text(found)
+
+
+def test_statistics_of_an_empty_workspace_say_what_to_run(tmp_path: Path) -> None:
+    found = statistics.collect_stats(tmp_path)
+    assert found == {"raw": [], "slices": []}
+    assert "lawm-data collect" in statistics.as_text(found) and "lawm-data split" in statistics.as_text(found)
