@@ -18,7 +18,7 @@ import numpy as np
 from lawm_data.errors import UserError
 
 ACTION_TOLERANCE = 1e-5  # recorded float32 actions may leave [-1, 1] by rounding
-_ID = re.compile(r"[a-z0-9_:.-]+/[A-Za-z0-9_.-]+/-?\d+/\d{6,}")
+_ID = re.compile(r"[A-Za-z0-9_:.-]+/[A-Za-z0-9_.-]+/-?\d+/\d{6,}")
 
 
 def episode_id(env: str, source: str, seed: int, order: int) -> str:

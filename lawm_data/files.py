@@ -123,15 +123,21 @@ def lock(workspace: Path) -> Iterator[None]:
     workspace = Path(workspace)
     with told_if_full(workspace):
         workspace.mkdir(parents=True, exist_ok=True)
-        file = open(workspace / ".lock", "a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{workspace}: another lawm command is using this workspace; wait for it, or name another with --root"
-            ) from None
+        descriptor = os.open(workspace / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _take(descriptor, workspace)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, workspace: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"{workspace}: another lawm command is using this workspace; wait for it, or name another with --root"
+        ) from None
 
 
 def _flush(path: Path) -> None:

@@ -110,15 +110,15 @@ def rules_of(env: str, changes: Rules) -> dict[str, Rule]:
 
 
 def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
-    """Every slice that `env` has a rule or an import for, however small; a pure function of the rows as a set.
+    """Every slice that `env` has an import for or, if there is other history, a rule; however small.
 
-    Rows imported as a slice form that slice whole, and no other.
+    Rows imported as a slice form that slice whole, and no other. A pure function of the rows as a set.
     """
     history = [row for row in rows if row.slice_name is None]
     imported = _grouped([row for row in rows if row.slice_name is not None], lambda row: row.slice_name)
     slices = {}
     for name, rule in rules_of(env, config.rules).items():
-        if name not in imported:
+        if history and name not in imported:
             taken, left = _share_out(_admitted(history, name, rule), config.quota, config.slice_seed)
             described = {key: value for key, value in vars(rule).items() if value is not None}
             slices[name] = _slice(name, taken, left, config.quota, described, config)

@@ -38,7 +38,7 @@ class Config:
     eps: float = 2.0  # half width of the support, in standard deviations of the prior
     entropy: float = 0.01
     target_rate: float = 0.01
-    stride: int = 1  # every stride-th posterior state starts an imagined rollout
+    stride: int = 4  # every stride-th posterior state starts an imagined rollout
     clip: float = 100.0
 
 

@@ -127,7 +127,7 @@ def inferred_actions(world: WorldModel, dataset: Dataset, slice_name: str, confi
 
 def infer_actions(world: WorldModel, episode: Episode) -> np.ndarray:
     """Actions [T, A] that the action-free path decodes along an episode, with means throughout."""
-    observation = torch.from_numpy(episode.observation)[:, None, None]  # [T+1, 1, 1, O]
+    observation = torch.tensor(episode.observation)[:, None, None]  # [T+1, 1, 1, O]
     batch = _unlabeled(observation, torch.zeros(episode.length, 1, 1, world.action_size))
     return world.observe(batch, SilentNoise()).action[:, 0, 0].numpy()
 

@@ -17,6 +17,7 @@ from lawm_data.episode import Episode
 
 # Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^63); evaluation from these few.
 FIRST_SEED = 1_000_000
+AT_ONCE = 20  # episodes in step, each model; an environment takes 11 MB
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Evaluator:
 
     def __init__(self, env: str, repeat: int, models: int, episodes: int, device: str = "cpu"):
         self.env, self.models, self.episodes, self.device = env, models, episodes, device
-        self.envs = [envs.make(env, repeat) for _ in range(models * episodes)]
+        self.envs = [envs.make(env, repeat) for _ in range(models * min(episodes, AT_ONCE))]
 
     def run(self, policy: Callable[[Tensor, Tensor], Tensor]) -> list[list[Episode]]:
         """Episodes of each of the N models; policy: observation [N, B, O], first [N, B] -> action [N, B, A]."""
@@ -42,10 +43,16 @@ class Evaluator:
             action = policy(shaped, torch.from_numpy(first).to(self.device).view(self.models, -1))
             return action.flatten(0, 1).cpu().numpy()
 
-        seeds = list(range(FIRST_SEED, FIRST_SEED + self.episodes)) * self.models
-        done = rollout.rollout(self.envs, act, seeds, env=self.env, source="evaluate", seed=0, first_order=0)
-        return [done[k * self.episodes : (k + 1) * self.episodes] for k in range(self.models)]
+        starts = range(0, self.episodes, AT_ONCE)
+        batches = [range(start, min(start + AT_ONCE, self.episodes)) for start in starts]
+        plan = [(k, FIRST_SEED + order) for batch in batches for k in range(self.models) for order in batch]
+        seeds = [seed for _, seed in plan]
+        own: list[list[Episode]] = [[] for _ in range(self.models)]
+        done = rollout.episodes(self.envs, act, seeds, env=self.env, source="evaluate", seed=0)
+        for (k, _), episode in zip(plan, done, strict=True):
+            own[k].append(episode)
+        return own
 
     def returns(self, policy: Callable[[Tensor, Tensor], Tensor]) -> list[list[float]]:
-        """Raw returns [N][B]. Actions are checked: a policy that gives NaN raises ValueError."""
+        """Raw returns [N][B]. UserError from a policy that gives NaN."""
         return [[episode.episode_return for episode in own] for own in self.run(policy)]

@@ -10,7 +10,7 @@ from lawm_data.episode import Episode
 def counting_episode(
     order: int, length: int = 20, seed: int = 0, source: str = "count", actions: bool = True
 ) -> Episode:
-    """Observation t is order * 1000 + t, action t is t / length, reward t is order + t / 1000 (earned on the way to t + 1).
+    """Observation t is order * 1000 + t, action t is t / length, reward t (on the way to t + 1) is order + t / 1000.
 
     Whoever shifts, mixes or cuts time somewhere between a store and a batch breaks this count.
     """

@@ -56,7 +56,7 @@ def _manifest(
     observation_size = episodes[0].observation.shape[1]
     action = episodes[0].action
     assert action is not None
-    statistics = {"episodes": len(episodes) - 4, "labeled": labeled}
+    statistics: dict[str, float] = {"episodes": len(episodes) - 4, "labeled": labeled}
     return Manifest(
         env=episodes[0].env,
         layout=[("state", observation_size)],

@@ -117,6 +117,7 @@ def test_an_import_with_a_name_forms_that_slice_whole_and_no_other() -> None:
     assert ids(whole(parts["plan2explore"])) == ids(explored)
     assert not any(ids(explored) & ids(whole(part)) for name, part in parts.items() if name != "plan2explore")
     assert parts["plan2explore"].complete and parts["plan2explore"].wanted == 100
+    assert list(cut(explored, "walker-walk", Config())) == ["plan2explore"], "no history, so nothing to cut"
 
 
 def test_foreign_data_are_all_medium_replay_until_the_recipe_names_returns() -> None:
