@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
 from loopback_hub import READ_TOKEN, TOKEN, LoopbackHub, Request, Response
 from made_dataset import made_episodes, make_dataset
 
 from lawm_data import files, hub
+from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -181,9 +183,6 @@ def test_damaged_folder_publishes_nothing(fresh: LoopbackHub, tmp_path: Path) ->
         ([], {"HF_TOKEN": "hf_wrong"}, ["token was not accepted"]),
         (["--repo", "tester/new"], {"HF_TOKEN": READ_TOKEN}, ["tester/new", "write access"]),
         ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["http://127.0.0.1:9", "cannot reach"]),
-        ([], {"HF_HUB_OFFLINE": "1"}, ["HF_HUB_OFFLINE"]),
-        (["--repo", "walker"], {}, ["walker", "org/name"]),
-        (["--repo", "tester/a b"], {}, ["tester/a b", "org/name"]),
         (["--private"], {}, [REPO, "public"]),
         (["--tag", "v1", "--with-actions"], {}, [REPO, "v1", "--tag"]),
     ],
@@ -210,3 +209,14 @@ def test_withheld_actions_that_are_not_there_cannot_be_published(published: Loop
     make_dataset(folder, made_episodes())
     shutil.rmtree(folder / "medium-replay-actions")
     assert "withheld-00000" in refused(push(published, tmp_path, "--with-actions"))
+
+
+@pytest.mark.parametrize("repo", ["walker", "tester/a b", "tester/a/b"])
+def test_name_that_cannot_be_a_repository(workspace: Path, repo: str) -> None:
+    with pytest.raises(UserError, match=f"{repo}: .*org/name"):
+        hub.push(workspace / "dataset" / "custom-made", repo, private=False, tag=None, with_actions=False)
+
+
+def test_offline_mode_is_named() -> None:
+    with pytest.raises(UserError, match="tester/made: HF_HUB_OFFLINE"), hub.told("tester/made"):
+        raise OfflineModeIsEnabled

@@ -44,7 +44,7 @@ def test_batches_are_a_pure_function_of_seed_and_index():
 
 
 def test_the_first_steps_are_as_frequent_as_the_rule_says():
-    """k uniform on [-(L-1), T-1], clipped: L of T + L - 1 windows start at 0, L end at T, one starts at each between."""
+    """k uniform on [-(L-1), T-1], clipped: of T + L - 1 windows L start at 0 and L at T - L, one at each between."""
     length, window, draws = 12, 4, 60_000
     pool = Pool([counting_episode(0, length)], True, 1, window)
     first, _ = pool.draw(np.random.default_rng(0), draws, window)

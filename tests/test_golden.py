@@ -1,0 +1,79 @@
+"""Losses of the first updates of each algorithm, against files: they change only in a commit that says why.
+
+`pytest tests/test_golden.py --update-golden` writes them anew.
+"""
+
+import json
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+import torch
+
+from lawm_data.nets.blocks import Noise
+from lawm_train import bc, clap, idm
+
+FOLDER = Path(__file__).parent / "golden"
+UPDATES = 10
+
+
+def world_model(prior, counts):
+    made = models.windows(counts=counts)
+    world = models.world(made, prior=prior, free_nats=1.0)
+    return [world.update(made.batch(i, "model"), Noise([0], "model", i))[0] for i in range(UPDATES)]
+
+
+def lawm_losses():
+    return world_model("standard", (3, 4))
+
+
+def clap_model_losses():
+    return world_model("learned", (7, 0))
+
+
+def clap_agent_losses():
+    made = models.windows()
+    world = models.world(made)
+    agent = clap.Agent(clap.Config(units=8, layers=1, horizon=3), world, [0])
+    metrics = []
+    for i in range(UPDATES):
+        states = world.observe(made.batch(i, "agent"), Noise([0], "observe", i)).states
+        metrics.append(agent.update(states, Noise([0], "agent", i)))
+    return metrics
+
+
+def bc_losses():
+    made = models.windows(counts=(8, 0), window=1)
+    cloner = bc.Cloner(bc.Config(units=8), [0], models.normalizer(made), 2)
+    return [cloner.update(made.batch(i)) for i in range(UPDATES)]
+
+
+def idm_losses():
+    recorded, made = models.episodes(2), models.windows()
+    model = idm.fit(idm.Config(updates=UPDATES, units=8, batch=16), [0], recorded, models.normalizer(made))
+    context = torch.randn(1, 16, 25, generator=torch.Generator().manual_seed(0))
+    return [model.update(context, torch.zeros(1, 16, 2)) for _ in range(UPDATES)]
+
+
+ALGORITHMS = {
+    "lawm": lawm_losses,
+    "clap_model": clap_model_losses,
+    "clap_agent": clap_agent_losses,
+    "bc": bc_losses,
+    "idm": idm_losses,
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_golden(name, request):
+    found = [{key: float(value[0]) for key, value in metrics.items()} for metrics in ALGORITHMS[name]()]
+    path = FOLDER / f"{name}.json"
+    if request.config.getoption("--update-golden"):
+        FOLDER.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    wanted = json.loads(path.read_text())
+    assert len(found) == len(wanted) == UPDATES
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.keys() == theirs.keys()
+        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4, atol=1e-6)

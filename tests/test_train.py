@@ -1,0 +1,160 @@
+"""The offline loop: a cut run continues the same numbers, seeds do not touch, what cannot work is told first."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from made_dataset import made_episodes, make_dataset
+
+from lawm_data import config
+from lawm_data.errors import UserError
+from lawm_data.runs import Run
+from lawm_train import methods, policy, stream, train
+
+SETTINGS = [
+    "model.deter=8", "model.stoch=4", "model.embed=6", "model.hidden=6", "model.units=6", "model.latent_action=3",
+    "agent.clap.updates=6", "agent.clap.units=6", "agent.clap.horizon=2", "agent.bc.updates=10", "agent.bc.units=6",
+    "train.updates=10", "train.batch=4", "train.window=8", "train.log_every=2", "train.checkpoint_every=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "made"
+    make_dataset(folder, made_episodes(15))
+    return stream.open_dataset(str(folder))
+
+
+def job(dataset, method="lawm", seeds=(0,), settings=()):
+    configs = config.load("cpu", [*SETTINGS, *settings], policy.SECTIONS, {})
+    return train.Job(dataset, "medium-replay", method, list(seeds), configs, "cpu")
+
+
+def final(run):
+    assert len(run.positions()) > 0
+    return run.load()[0]
+
+
+def logged(run):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.metrics()]
+
+
+@pytest.mark.parametrize("method", sorted(methods.METHODS))
+@pytest.mark.parametrize("cut_at", [3, 9])
+def test_a_cut_run_continues_the_very_same_numbers(dataset, tmp_path, monkeypatch, method, cut_at):
+    whole = train.train(job(dataset, method, [0, 1]), tmp_path / "whole")
+    after, seen = train._Loop._after, []
+
+    def cut(self, update, bar):
+        seen.append(update)
+        if len(seen) == cut_at:
+            raise KeyboardInterrupt
+        after(self, update, bar)
+
+    monkeypatch.setattr(train._Loop, "_after", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(job(dataset, method, [0, 1]), tmp_path / "cut")
+    again = train.train(job(dataset, method, [0, 1]), tmp_path / "cut")
+    for a, b in zip(whole, again, strict=True):
+        assert a.positions()[-1] == b.positions()[-1] and logged(a) == logged(b)
+        tensors, others = final(a), final(b)
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def test_seeds_cut_between_two_checkpoints_continue_from_the_one_they_share(dataset, tmp_path):
+    whole = train.train(job(dataset, seeds=[0, 1]), tmp_path / "whole")
+    cut = train.train(job(dataset, seeds=[0, 1]), tmp_path / "cut")
+    (tmp_path / "cut" / cut[1].path.name / "checkpoint-1-00000006" / "state.json").unlink()
+    again = train.train(job(dataset, seeds=[0, 1]), tmp_path / "cut")
+    for a, b in zip(whole, again, strict=True):
+        assert all(torch.equal(x, final(b)[name]) for name, x in final(a).items())
+
+
+@pytest.mark.parametrize("method", ["lawm", "bc"])
+def test_a_seed_beside_another_trains_as_it_does_alone(dataset, tmp_path, method):
+    both = train.train(job(dataset, method, [0, 1]), tmp_path / "both")
+    alone = train.train(job(dataset, method, [1]), tmp_path / "alone")
+    lone = final(alone[0])
+    for name, x in final(both[1]).items():
+        torch.testing.assert_close(x, lone[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_joint_training_is_one_phase(dataset, tmp_path):
+    run = train.train(job(dataset, settings=["train.joint=true"]), tmp_path)[0]
+    assert {row["phase"] for row in run.metrics()} == {"joint"}
+    assert run.positions()[-1] == (0, 10)
+
+
+def test_other_settings_or_another_dataset_are_refused(dataset, tmp_path):
+    train.train(job(dataset), tmp_path)
+    with pytest.raises(UserError, match=r"settings\.model\.lr was 0\.0003, now 0\.1"):
+        train.train(job(dataset, settings=["model.lr=0.1"]), tmp_path)
+    make_dataset(tmp_path / "other", made_episodes(16))
+    other = stream.open_dataset(str(tmp_path / "other"))
+    with pytest.raises(UserError, match="dataset.digest"):
+        train.train(job(other), tmp_path)
+
+
+def test_numbers_that_are_not_finite_stop_the_run_before_a_checkpoint_holds_them(dataset, tmp_path):
+    with pytest.raises(UserError, match=r"not finite by update \d+ of phase model; last good checkpoint: none"):
+        train.train(job(dataset, settings=["model.lr=1.0e+30"]), tmp_path)
+    assert not any(run.positions() for run in map(Run, tmp_path.glob("*")))
+
+
+def test_a_policy_from_disk_acts_as_the_one_that_was_trained(dataset, tmp_path, monkeypatch):
+    built = []
+    build = methods.build
+    monkeypatch.setattr(methods, "build", lambda *a: built.append(build(*a)) or built[-1])
+    run = train.train(job(dataset), tmp_path)[0]
+    trained, loaded = built[0].policy(), policy.from_pretrained(run.path)
+    first = torch.ones(1, 3, dtype=torch.bool)
+    for _ in range(3):
+        observation = torch.randn(1, 3, 5)
+        assert torch.equal(trained(observation, first), loaded(observation, first))
+        first = ~first if first.all() else first
+
+
+def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
+    sizes = methods.Sizes(5, 2, False, 1.0)
+    blank = torch.zeros(1, 1, 5)
+
+    def built(settings=()):
+        configs = job(dataset, settings=settings).configs
+        return methods.build("lawm", configs, [0], sizes, methods.Normalizer(blank, blank)).modules["world"].config
+
+    assert built().free_nats == 1.0 and built(["model.free_nats=0.5"]).free_nats == 0.5
+
+
+def test_unknown_method_names_those_there_are():
+    with pytest.raises(UserError, match="unknown method 'dreamer'; there are bc, clap, lawm"):
+        methods.uses_unlabeled("dreamer")
+
+
+def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
+    run = train.train(job(dataset, "bc"), tmp_path)[0]
+    path = next(run.path.glob("checkpoint-*-00000010/tensors.safetensors"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        policy.from_pretrained(run.path)
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no run here"):
+        policy.from_pretrained(tmp_path)
+
+
+def test_labels_alone_feed_the_methods_that_use_labels_alone(dataset):
+    data = train.load_data(job(dataset, "clap"))
+    assert data.unlabeled == [None]
+    normalizer = methods.normalizer_of(data)
+    both = methods.normalizer_of(train.load_data(job(dataset, "lawm")))
+    torch.testing.assert_close(normalizer.mean[0], data.labeled[0].observations().mean(0, keepdim=True))
+    assert not torch.equal(normalizer.mean, both.mean)
+
+
+def test_configs_round_trip_through_a_run(dataset, tmp_path):
+    one = job(dataset, "bc")
+    run = train.train(one, tmp_path)[0]
+    assert config.from_dict(run.config["settings"], policy.SECTIONS, "config.json") == one.configs
+    assert replace(one.configs["train"], batch=5) != one.configs["train"]
