@@ -123,11 +123,12 @@ class WorldModel(nn.Module):
         latent_noise = noise.normal(length, size, self.config.latent_action)
         observation = self.normalizer(batch.observation)
         embed = self.encoder(observation)
+        following = embed[1:, :, n:].unbind()
         inferred: list[tuple[Tensor, Tensor, Tensor]] = []
 
         def control(state: State, t: int) -> Tensor:
             feat = state.feat[:, n:]
-            q = _gaussian(self.inverse_dynamics(torch.cat([feat, embed[t + 1][:, n:]], -1)))  # q(u_t | s_t, o_{t+1})
+            q = _gaussian(self.inverse_dynamics(torch.cat([feat, following[t]], -1)))  # q(u_t | s_t, o_{t+1})
             u = torch.addcmul(q.mean, q.std, latent_noise[t][:, n:])
             inferred.append((*q, u))
             return torch.cat([batch.action[t][:, :n], self._decode_unlabeled(feat, u)], 1)

@@ -1,12 +1,12 @@
-"""Make the demo's data: what a policy search on a dm_control task did, from its first fall to its best gait.
+"""Make the demo's data: all that a policy search on a dm_control task tried, from standing still to its best gait.
 
-The search is augmented random search (Mania, Guy and Recht 2018, arXiv 1803.07055, version V2 with every direction kept):
-a linear policy of the normalised observation is tried with weights +- a random direction, and moves along the directions
-by the difference in return. First come a few episodes of uniformly random actions; then every trial is an episode
-with Gaussian noise on its actions, recorded as executed. The file holds a uniform draw of all these episodes, in order,
-whatever their return. No policy from elsewhere and no expert is involved.
+The search is augmented random search (Mania, Guy and Recht 2018, arXiv 1803.07055; V2, keeping every direction): a linear
+policy of the normalised observation is tried with random directions added to and taken from its weights, and moves
+along them by the difference in return. First come episodes of random actions. Every later generation tries the policy
+itself a few times too. All actions carry Gaussian noise and are recorded as executed. The file holds a uniform draw of
+these episodes, in order, whatever their return. No policy from elsewhere and no expert takes part.
 
-Shapes: P policies, O observation size, A action size, D directions, T agent steps. Weights are [A, O + 1], bias last.
+Shapes: P policies, O observation size, A action size, D directions, T agent steps; weights are [A, O + 1], bias last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import multiprocessing
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import click
@@ -24,104 +25,96 @@ import numpy as np
 from tqdm import tqdm
 
 from lawm_data import envs, files
-from lawm_data.collect import env_seed, random_policy
+from lawm_data.collect import env_seed
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.rollout import Policy, rollout
+from lawm_data.rollout import rollout
+
+BATCH = 10  # episodes rolled out in step: fixed, so that no number depends on how many processes share them
 
 
 @dataclass(frozen=True)
 class Search:
-    """Settings that let cheetah-run climb from standing to a gallop within the episodes tried."""
+    """The defaults take cheetah-run from falling over to a gallop in under a minute on two cores."""
 
-    random: int = 40  # episodes of uniformly random actions that come first
-    generations: int = 29
-    directions: int = 20  # of a generation; each is two episodes, one with + and one with -
-    width: float = 0.25  # standard deviation of the change to a weight
+    random: int = 120  # episodes that come first: Gaussian actions of standard deviation 1, clipped to [-1, 1]
+    generations: int = 32
+    directions: int = 18  # of a generation; each is two episodes, one with + and one with -
+    repeats: int = 4  # episodes of the policy itself in a generation
+    width: float = 0.25  # standard deviation of a direction's change to a weight
     step: float = 0.15  # learning rate, in units of the generation's standard deviation of returns
-    noise: float = 0.3  # standard deviation of the noise on actions
+    noise: float = 0.25  # standard deviation of the noise on actions
     kept: int = 400  # episodes drawn for the file
-    batch: int = 10  # episodes rolled out in step; fixed, so that no result depends on the number of processes
 
     @property
     def episodes(self) -> int:
         """How many are tried in all."""
-        return self.random + self.generations * 2 * self.directions
+        return self.random + self.generations * (2 * self.directions + self.repeats)
 
 
 @dataclass(frozen=True)
+class Linear:
+    """P linear policies, each for an episode of its own: weights [P, A, O + 1], mean and std [O], noise on actions."""
+
+    weights: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    noise: float
+
+    def part(self, start: int) -> Linear:
+        return Linear(self.weights[start : start + BATCH], self.mean, self.std, self.noise)
+
+    def act(self, observation: np.ndarray, generators: list[np.random.Generator]) -> np.ndarray:
+        """observation [P, O], the generator of each episode's noise -> action [P, A]."""
+        normalised = np.clip((observation - self.mean) / self.std, -5, 5)
+        action = np.matmul(self.weights[..., :-1], normalised[..., None])[..., 0] + self.weights[..., -1]
+        noise = np.stack([generator.standard_normal(action.shape[1]) for generator in generators])
+        return np.clip(action + self.noise * noise, -1, 1)
+
+
 class Moments:
-    """Count, sum and sum of squares of the observations seen so far."""
+    """Count, sum and sum of squares of the observations [O] seen so far."""
 
-    count: int
-    total: np.ndarray
-    squares: np.ndarray
+    def __init__(self, size: int) -> None:
+        self.count, self.total, self.squares = 0, np.zeros(size), np.zeros(size)
 
-    def including(self, episodes: list[Episode]) -> Moments:
+    def add(self, episodes: list[Episode]) -> None:
         observation = np.concatenate([episode.observation for episode in episodes]).astype(np.float64)
-        total, squares = self.total + observation.sum(0), self.squares + np.square(observation).sum(0)
-        return Moments(self.count + len(observation), total, squares)
+        self.count += len(observation)
+        self.total += observation.sum(axis=0)
+        self.squares += np.square(observation).sum(axis=0)
 
     def scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, each [O]."""
+        """Mean and standard deviation, [O] each."""
         mean = self.total / self.count
         return mean, np.sqrt(np.maximum(self.squares / self.count - mean**2, 1e-4))
-
-
-@dataclass(frozen=True)
-class Trials:
-    """Consecutive episodes of one collector; without weights their actions are uniformly random."""
-
-    env: str
-    seed: int
-    orders: range
-    noise: float
-    weights: np.ndarray | None = None  # [P, A, O + 1]
-    mean: np.ndarray | None = None  # [O]
-    std: np.ndarray | None = None  # [O]
-
-    def part(self, start: int, size: int) -> Trials:
-        weights = None if self.weights is None else self.weights[start : start + size]
-        return Trials(
-            self.env, self.seed, self.orders[start : start + size], self.noise, weights, self.mean, self.std
-        )
-
-    def policy(self) -> Policy:
-        if self.weights is None:
-            return random_policy(envs.spec(self.env).action_size, self.seed, self.orders)
-        return partial(_act, self, [np.random.default_rng((self.seed, order)) for order in self.orders])
 
 
 def history(env: str, seed: int, search: Search, processes: int = 2) -> Iterator[Episode]:
     """Every episode of the search, in order. It depends on (env, seed, search) alone."""
     spec = envs.spec(env)
     generator = np.random.default_rng(seed)
-    weights = np.zeros((spec.action_size, spec.observation_size + 1))
+    moments, size = Moments(spec.observation_size), (spec.action_size, spec.observation_size + 1)
     # spawned, not forked: a fork of a process that runs threads may hang
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-
-        def tried(trials: Trials) -> list[Episode]:
-            parts = [trials.part(start, search.batch) for start in range(0, len(trials.orders), search.batch)]
-            return [episode for part in pool.map(_roll_out, parts, chunksize=1) for episode in part]
-
-        episodes = tried(Trials(env, seed, range(search.random), search.noise))
+        noise_alone = Linear(np.zeros((search.random, *size)), np.zeros(size[1] - 1), np.ones(size[1] - 1), 1.0)
+        episodes = _tried(pool, env, seed, 0, noise_alone)
         yield from episodes
-        moments = Moments(0, np.zeros(spec.observation_size), np.zeros(spec.observation_size)).including(episodes)
-        for first in range(search.random, search.episodes, 2 * search.directions):
-            directions = generator.standard_normal((search.directions, *weights.shape))
-            candidates = np.concatenate([weights + search.width * directions, weights - search.width * directions])
-            orders = range(first, first + len(candidates))
-            episodes = tried(Trials(env, seed, orders, search.noise, candidates, *moments.scale()))
+        weights = np.zeros(size)
+        for first in range(search.random, search.episodes, 2 * search.directions + search.repeats):
+            moments.add(episodes)
+            directions = generator.standard_normal((search.directions, *size))
+            change = search.width * np.concatenate([directions, -directions, np.zeros((search.repeats, *size))])
+            episodes = _tried(pool, env, seed, first, Linear(weights + change, *moments.scale(), search.noise))
             yield from episodes
-            returns = np.array([episode.episode_return for episode in episodes]).reshape(2, -1)
-            weights = weights + search.step * ascent(directions, returns)
-            moments = moments.including(episodes)
+            returns = [episode.episode_return for episode in episodes[: 2 * search.directions]]
+            weights = weights + search.step * ascent(directions, np.reshape(returns, (2, -1)))
 
 
 def ascent(directions: np.ndarray, returns: np.ndarray) -> np.ndarray:
     """The way up, shaped like one of `directions` [D, ...]; `returns` [2, D] are those of + and of - each direction."""
-    spread = max(float(returns.std()), 1e-6)  # zero while no policy earns anything
-    return np.tensordot(returns[0] - returns[1], directions, 1) / (len(directions) * spread)
+    spread = max(float(returns.std()), 1e-6)  # zero where no policy earns anything
+    return np.tensordot(returns[0] - returns[1], directions, axes=1) / (len(directions) * spread)
 
 
 def write(path: Path, episodes: list[Episode]) -> None:
@@ -152,11 +145,11 @@ def make(path: Path, env: str, seed: int, search: Search, processes: int = 2) ->
 def summary(episodes: list[Episode], search: Search) -> str:
     returns = np.sort([episode.episode_return for episode in episodes])
     random = sum(episode.order < search.random for episode in episodes)
-    best = returns[-max(1, len(returns) // 10) :].mean()
     quantiles = " ".join(f"{value:.0f}" for value in np.quantile(returns, [0, 0.25, 0.5, 0.75, 0.9, 1]))
+    best = returns[-max(1, len(returns) // 10) :].mean()
     return (
-        f"{len(returns)} of {search.episodes} episodes, {random} with random actions; return min p25 median p75 p90 max "
-        f"{quantiles}; mean {returns.mean():.0f}, best tenth {best:.0f} ({best / returns.mean():.2f} times the mean)"
+        f"{len(returns)} of the {search.episodes} episodes tried, {random} of them random; "
+        f"return: min p25 median p75 p90 max {quantiles}, mean {returns.mean():.0f}, best tenth {best:.0f}"
     )
 
 
@@ -174,30 +167,32 @@ def main(out: Path, env: str, seed: int) -> None:
         sys.exit(2)
 
 
-def _act(trials: Trials, noise: list[np.random.Generator], observation: np.ndarray, first: np.ndarray) -> np.ndarray:
-    normalised = np.clip((observation - trials.mean) / trials.std, -5, 5)
-    weights = trials.weights
-    action = np.matmul(weights[..., :-1], normalised[..., None])[..., 0] + weights[..., -1]
-    action += trials.noise * np.stack([generator.standard_normal(action.shape[1]) for generator in noise])
-    return np.clip(action, -1, 1)
+def _tried(pool: Pool, env: str, seed: int, first: int, policies: Linear) -> list[Episode]:
+    """One episode of each policy, in orders from `first`."""
+    starts = range(0, len(policies.weights), BATCH)
+    parts = [(env, seed, first + start, policies.part(start)) for start in starts]
+    return [episode for part in pool.starmap(_roll_out, parts, chunksize=1) for episode in part]
 
 
-def _roll_out(trials: Trials) -> list[Episode]:
-    starts = [env_seed(trials.seed, order) for order in trials.orders]
-    names = {"env": trials.env, "source": "search", "seed": trials.seed, "first_order": trials.orders.start}
-    return rollout([_env(trials.env, i) for i in range(len(starts))], trials.policy(), starts, **names)
+def _roll_out(env: str, seed: int, first: int, policies: Linear) -> list[Episode]:
+    orders = range(first, first + len(policies.weights))
+    workers, starts = [_env(env, place) for place in range(len(orders))], [env_seed(seed, order) for order in orders]
+    noise = [np.random.default_rng((seed, order)) for order in orders]
+
+    def act(observation: np.ndarray, first: np.ndarray) -> np.ndarray:
+        return policies.act(observation, noise)
+
+    return rollout(workers, act, starts, env=env, source="search", seed=seed, first_order=orders.start)
 
 
 @cache
 def _env(env: str, place: int) -> envs.SuiteEnv:
-    """An environment for each place in the batch, loaded once in a process."""
+    """An environment for each place in a batch, loaded once in a process."""
     return envs.make(env)
 
 
 def _last(length: int, flag: bool) -> np.ndarray:
-    flags = np.zeros(length, np.float32)
-    flags[-1] = flag
-    return flags
+    return np.append(np.zeros(length - 1), flag)
 
 
 if __name__ == "__main__":

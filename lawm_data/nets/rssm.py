@@ -74,9 +74,11 @@ class RSSM(nn.Module):
         Returns the states after each transition [T, N, B, ...] and the actions taken [T, N, B, A].
         """
         states, actions = [], []
+        # unbound once: the gradient of embed[t] would be a tensor of zeros as large as embed, for every t
+        embeds = [None] * length if embed is None else embed.unbind()
         for t in range(length):
             action = control[t] if isinstance(control, Tensor) else control(state, t)
-            state = self.step(state, action, noise[t], None if embed is None else embed[t])
+            state = self.step(state, action, noise[t], embeds[t])
             states.append(state)
             actions.append(action)
         return State(*(torch.stack(field) for field in zip(*states, strict=True))), torch.stack(actions)
