@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,\
 setup: $(READY)
 
 demo: $(READY)
-	$(BIN)/python recipes/demo.py
+	$(BIN)/python recipes/demo/demo.py
 
 test: $(READY)
 	$(BIN)/python -m pytest

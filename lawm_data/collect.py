@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lawm_data import envs, files
+from lawm_data.config import check_least
 from lawm_data.errors import UserError
 from lawm_data.rollout import Policy, rollout
 from lawm_data.store import Store
@@ -31,9 +32,7 @@ class Config:
     round: int = 10  # episodes rolled out in step and stored together; a kill costs at most these
 
     def __post_init__(self) -> None:
-        for key in ("seeds", "episodes", "repeat", "round"):
-            if getattr(self, key) < 1:
-                raise UserError(f"collect.{key}: {getattr(self, key)}, expected 1 or more")
+        check_least("collect", self, seeds=1, episodes=1, repeat=1, round=1)
 
 
 def collect(raw_root: Path, env: str, config: Config) -> None:

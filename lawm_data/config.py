@@ -44,6 +44,14 @@ def from_dict(saved: Mapping[str, Any], sections: Mapping[str, type], where: str
     return {name: _build(kind(), checked.get(name, {})) for name, kind in sections.items()}
 
 
+def check_least(section: str, values: Any, **least: float) -> None:
+    """For a dataclass of settings: UserError names the first that is below its least value."""
+    for key, bound in least.items():
+        value = getattr(values, key)
+        if value < bound:
+            raise UserError(f"{section}.{key} is {value}, expected {bound} or more")
+
+
 def as_dict(configs: Mapping[str, Any]) -> dict[str, Any]:
     """By section name, in the types of JSON."""
     return {name: _plain(dataclasses.asdict(config)) for name, config in configs.items()}

@@ -17,20 +17,23 @@ from typing import Any
 from lawm_data.errors import UserError
 
 PARTIAL = ".partial-"  # prefix of what is still being written; swept away by `sweep`
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR}
 
 
 @contextlib.contextmanager
 def told_if_full(path: Path) -> Iterator[None]:
-    """Turn 'no space left' and 'permission denied' into one line that names the path."""
+    """Turn 'no space left', 'permission denied' and 'not a directory' into one line that names the path."""
     try:
         yield
     except OSError as error:
-        # h5py and pyarrow keep the reason in the text alone when they raise without an errno
-        text = str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "errno = 28" in text:
-            raise UserError(f"{path}: no space left on the disk; free some, then run the same command again") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"{path}: cannot be written ({os.strerror(error.errno)})") from error
+        reason = os.strerror(error.errno or 0)
+        if error.errno in _FULL:
+            raise UserError(
+                f"{path}: no space left on the disk ({reason}); free some, then run the same command again"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise UserError(f"{path}: cannot be written ({reason})") from error
         raise
 
 

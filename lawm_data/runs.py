@@ -80,7 +80,7 @@ class Run:
     def save(self, position: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then drop the oldest beyond KEPT."""
         with files.new_folder(self._checkpoint(position)) as folder:
-            safetensors.torch.save_file(tensors, folder / "tensors.safetensors")
+            files.write_bytes(folder / "tensors.safetensors", safetensors.torch.save(tensors))
             files.write_json(folder / "state.json", state)
         for old in self.positions()[:-KEPT]:
             shutil.rmtree(self._checkpoint(old))

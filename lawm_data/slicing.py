@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lawm_data.config import check_least
 from lawm_data.draw import rank, share
 from lawm_data.errors import UserError
 from lawm_data.store import Row
@@ -60,9 +61,7 @@ class Config:
     rules: Rules = field(default_factory=Rules)
 
     def __post_init__(self) -> None:
-        for name, least in (("quota", 1), ("min_episodes", 2), ("validation", 0), ("shard_mb", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"split.{name} is {getattr(self, name)}, expected {least} or more")
+        check_least("split", self, quota=1, min_episodes=2, validation=0, shard_mb=1)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ per episode the INDEX, whose crc32 is that of its arrays. `meta.json` beside the
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -220,10 +221,12 @@ def _write_chunk(source_folder: Path, episodes: list[Episode]) -> None:
         "crc32": np.array([_crc32(_arrays(episode)) for episode in episodes], np.uint32),
     }
     path = source_folder / str(episodes[0].seed) / f"{episodes[0].order:06d}.h5"
-    with files.new_file(path) as temporary, h5py.File(temporary, "w") as file:
+    image = io.BytesIO()  # in memory: where the disk is full h5py cannot even close its file
+    with h5py.File(image, "w") as file:
         for name, column in columns.items():
             file.create_dataset(name, data=column)
         file.attrs["index_crc32"] = _crc32([columns[name] for name in INDEX])
+    files.write_bytes(path, image.getvalue())
 
 
 def _chunk_rows(path: Path, env: str, source: str, seed: int, slice_name: str | None) -> Iterator[Row]:

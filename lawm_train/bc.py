@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lawm_data.config import check_least
 from lawm_data.nets.blocks import MLP, Init, Normalizer
 from lawm_data.nets.optim import Optimizer
 from lawm_data.windows import Batch
@@ -25,6 +26,9 @@ class Config:
     batch: int = 256
     lr: float = 3e-4
     clip: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0)
 
 
 class Cloner(nn.Module):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lawm_data.config import check_least
 from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
 from lawm_data.nets.dists import bounded_std, tanh_gaussian
 from lawm_data.nets.optim import Optimizer, ema
@@ -40,6 +41,9 @@ class Config:
     target_rate: float = 0.01
     stride: int = 4  # every stride-th posterior state starts an imagined rollout
     clip: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_least("agent.clap", self, updates=1, units=1, layers=1, horizon=1, stride=1, lr=0)
 
 
 class Agent(nn.Module):

@@ -57,7 +57,7 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
     world = method.modules.get("world")
     if not isinstance(world, WorldModel):
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")
-    window = saved["settings"]["train"]["window"]
+    window = max(saved["settings"]["train"]["window"], CONTEXT + HORIZONS[-1])
     held_out = Pool(dataset.episodes(saved["slice"], "validation"), True, dataset.manifest.action_size, window)
     batch = Windows([[held_out]], [0], window, [WINDOWS]).batch(0, "diagnostics")
     with torch.no_grad():

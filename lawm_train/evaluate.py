@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lawm_data import envs, rollout
+from lawm_data.config import check_least
 from lawm_data.episode import Episode
 
 # Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^63); evaluation from these few.
@@ -26,6 +27,9 @@ class Config:
 
     episodes: int = 20  # at the end and every `every` updates
     every: int = 2_500
+
+    def __post_init__(self) -> None:
+        check_least("evaluate", self, episodes=1, every=1)
 
 
 class Evaluator:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lawm_data import windows
+from lawm_data.config import check_least
 from lawm_data.episode import Episode
 from lawm_data.nets.blocks import MLP, Init, Normalizer
 from lawm_data.nets.optim import Optimizer
@@ -30,6 +31,9 @@ class Config:
     dropout: float = 0.1
     lr: float = 3e-4  # Table 3 prints 3e-4 and 1e-4
     clip: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_least("agent.idm", self, updates=1, units=1, layers=1, batch=1, radius=1, lr=0)
 
 
 class InverseDynamics(nn.Module):

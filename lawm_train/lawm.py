@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lawm_data.config import check_least
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached
 from lawm_data.nets.dists import bounded_std, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.optim import Optimizer
@@ -61,6 +62,10 @@ class Config:
     weights: Weights = field(default_factory=Weights)
     lr: float = 3e-4
     clip: float = 100.0
+
+    def __post_init__(self) -> None:
+        sizes = dict.fromkeys(("deter", "stoch", "embed", "hidden", "units", "latent_action"), 1)
+        check_least("model", self, **sizes, layers=1, idm_layers=1, lr=0)
 
 
 class Gaussian(NamedTuple):

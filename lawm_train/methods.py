@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lawm_data.config import check_least
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.windows import Pool, Windows, moments
@@ -44,6 +45,12 @@ class TrainConfig:
     log_every: int = 100
     checkpoint_every: int = 500
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        # two windows: one labeled, one not
+        check_least("train", self, updates=1, batch=2, window=1, labeled_share=0, log_every=1, checkpoint_every=1)
+        if self.labeled_share > 1:
+            raise UserError(f"train.labeled_share is {self.labeled_share}, expected a share of the batch, up to 1")
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,12 @@ def normalizer_of(data: Data) -> Normalizer:
 def build(name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, normalizer: Normalizer) -> Method:
     """N models with the initial weights of their seeds, on the recipe's device."""
     method = METHODS[name](name, configs, seeds, sizes, normalizer)
+    device = configs["train"].device
+    try:
+        torch.zeros(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # PyTorch raises the former where it was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise UserError(f"train.device is {device}, which PyTorch cannot use here ({reason}); set cpu") from None
     for module in method.modules.values():
-        module.to(configs["train"].device)
+        module.to(device)
     return method

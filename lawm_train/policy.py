@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lawm_data import config
+from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Normalizer, join_models, split_models
 from lawm_data.nets.optim import Optimizer
 from lawm_data.runs import Position, Run
@@ -29,9 +30,12 @@ def from_pretrained(path: Path, policy: str = "agent") -> Policy:
     policy: `agent`, or `prior` for the prior-policy control of a model-based run. UserError when there is no such run.
     """
     method = load(Run(path))
-    if policy == "prior":
-        return method.modules["world"].policy()  # type: ignore[operator]
-    return method.policy()
+    if policy != "prior":
+        return method.policy()
+    world = method.modules.get("world")
+    if not isinstance(world, lawm.WorldModel):
+        raise UserError(f"{path}: its method has no world model, so no prior to act by; leave out --policy prior")
+    return world.policy()
 
 
 def load(run: Run, position: Position | None = None) -> Method:

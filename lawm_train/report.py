@@ -64,9 +64,10 @@ def table(found: Sequence[Point]) -> str:
         spread = f" ± {last.std(ddof=1):.1f}" if len(last) > 1 else ""
         each = ", ".join(f"{value:.0f}" for value in last)
         labeled = curves[0][-1].labeled
+        kept = last.mean() / best.mean() if best.mean() else 1.0
         lines.append(
             f"| {env} | {slice_name} | {method} | {labeled} | {len(last)} | {last.mean():.1f}{spread} "
-            f"| {last.mean() / 10:.1f} | {last.mean() / best.mean():.2f} | {each} |"
+            f"| {last.mean() / 10:.1f} | {kept:.2f} | {each} |"
         )
     return "\n".join(lines)
 
@@ -117,6 +118,8 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     """Score a run's last checkpoint; keeps the returns in RUN/evaluation-<policy>.json and returns a line of text."""
     run = Run(path)
     saved = run.config
+    if saved["repeat"] is None:
+        raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")
     acting = policy.from_pretrained(path, policy_name)
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
     mean, std = float(np.mean(own)), float(np.std(own))
@@ -145,17 +148,17 @@ def _draw(found: Sequence[Point], path: Path, reference: float | None) -> None:
         updates = sorted({point.update for curve in curves for point in curve})
         at = {u: [p.mean for curve in curves for p in curve if p.update == u] for u in updates}
         means = [float(np.mean(at[u])) for u in updates]
+        share = [100 * u / updates[-1] for u in updates]  # methods count their updates differently
         label = f"{method} ({env} {slice_name})"
         if len(updates) == 1:
             axes.axhline(means[0], color=f"C{color}", linestyle=":", label=label)
             continue
-        axes.plot(updates, means, color=f"C{color}", marker=".", label=label)
-        axes.fill_between(
-            updates, [min(at[u]) for u in updates], [max(at[u]) for u in updates], color=f"C{color}", alpha=0.2
-        )
+        axes.plot(share, means, color=f"C{color}", marker=".", label=label)
+        low, high = [min(at[u]) for u in updates], [max(at[u]) for u in updates]
+        axes.fill_between(share, low, high, color=f"C{color}", alpha=0.2)
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle="--", label="data mean")
-    axes.set(xlabel="updates of the agent", ylabel="return of evaluation episodes", title="mean and range over seeds")
+    axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120, format="png", metadata={"Software": None})

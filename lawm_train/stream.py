@@ -37,8 +37,8 @@ def open_dataset(where: str, cache: Path | None = None) -> Dataset:
     if (folder / NAME).is_file():
         return Dataset(Folder(folder, Manifest.load(folder)))
     hub_id = _HUB_ID.fullmatch(where)
-    if folder.is_dir() or not hub_id:
-        state = f"a folder without {NAME}" if folder.is_dir() else "no folder and no Hub id (org/name or org/name@v1)"
+    if folder.exists() or not hub_id:
+        state = f"a path without {NAME}" if folder.exists() else "no folder and no Hub id (org/name or org/name@v1)"
         raise UserError(f"{where}: {state}, so no dataset; name a folder that `lawm-data split` wrote")
     return Dataset(pin(hub_id["repo"], hub_id["revision"], cache))
 

@@ -59,10 +59,10 @@ class Job:
 def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
     """Train (or continue) a job; returns its run folders, `<name>-s<seed>` under runs_root."""
     data = load_data(job)
+    method = _build(job, data)
     runs = [Run(runs_root / f"{name or _default_name(job)}-s{seed}") for seed in job.seeds]
     for run, seed in zip(runs, job.seeds, strict=True):
         run.begin(job.run_config(seed, data.sizes, len(data.labeled[0])))
-    method = _build(job, data)
     phases = method.phases(data)
     start = shared_position(runs)
     if start:
@@ -76,6 +76,11 @@ def load_data(job: Job) -> Data:
     """Read the slice into pools, shared by all seeds; the action-free episodes only if the method wants them."""
     manifest, window = job.dataset.manifest, job.configs["train"].window
     wants_unlabeled = methods.uses_unlabeled(job.method)
+    if not manifest.slices[job.slice_name].splits.get("labeled"):
+        raise UserError(
+            f"{job.dataset.describe()}: slice {job.slice_name} has no labeled episodes, and method {job.method} needs "
+            "some; import episodes with actions and split again"
+        )
     sizes = manifest.action_size, window
     labeled = Pool(job.dataset.episodes(job.slice_name, "labeled"), True, *sizes)
     unlabeled = None
@@ -92,7 +97,7 @@ def fit(method: Method, phases: list[Phase], runs: list[Run], start: Position, j
     """Run every phase from `start` to its end: log, checkpoint, evaluate."""
     manifest, episodes = job.dataset.manifest, job.configs["evaluate"].episodes
     evaluator = None
-    if manifest.repeat is not None:  # custom data has no simulator to be evaluated in
+    if manifest.repeat is not None:  # else no simulator made the data, so there is none to be evaluated in
         evaluator = Evaluator(manifest.env, manifest.repeat, len(runs), episodes, job.configs["train"].device)
     for number, phase in enumerate(phases):
         if number >= start.phase:

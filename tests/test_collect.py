@@ -88,7 +88,7 @@ def test_other_settings_and_lost_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["seeds", "episodes", "repeat", "round"])
 def test_settings_are_positive(key: str) -> None:
-    with pytest.raises(UserError, match=f"collect.{key}: 0"):
+    with pytest.raises(UserError, match=f"collect.{key} is 0"):
         Config(**{key: 0})
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from helpers import counting_episode
 
-from lawm_data import cli, importers
+from lawm_data import importers
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.importers import aime, d4rl
@@ -102,7 +99,7 @@ def test_aime_is_aligned_and_in_the_order_of_the_numbers(tmp_path: Path) -> None
     check_same(found, EPISODES, columns=slice(None, None, -1))  # by name: `down` before `up`
     store = Store(tmp_path / "raw")
     meta = store.meta(CUSTOM, store.sources(CUSTOM)[0])
-    assert meta["layout"] == [["down", 1], ["up", 1]] and meta["action_size"] == 1
+    assert meta["layout"] == [["down", 1], ["up", 1]] and meta["action_size"] == 1 and meta["repeat"] is None
 
 
 def test_aime_as_folder_zip_and_parts_is_one_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,126 +172,6 @@ def test_a_slice_is_kept_and_cannot_change_by_a_second_import(tmp_path: Path) ->
     assert {row.slice_name for row in Store(tmp_path / "raw").rows(CUSTOM)} == {"plan2explore"}
     with pytest.raises(UserError, match="before as plan2explore, now as history"):
         imported(tmp_path / "raw", "d4rl", path)
-
-
-def changed(arrays: Arrays, **changes: Callable[[np.ndarray], Any] | None) -> Arrays:
-    """The arrays with some replaced by a function of themselves, or left out where it is None."""
-    replaced = {key: change(arrays[key]) if change else None for key, change in changes.items()}
-    return {key: array for key, array in (arrays | replaced).items() if array is not None}
-
-
-def at(row: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
-    def change(array: np.ndarray) -> np.ndarray:
-        array = array.copy()
-        array[row] = value
-        return array
-
-    return change
-
-
-def bad_aime(**changes: Any) -> Callable[[Path], Path]:
-    return lambda folder: write(folder / "3.hdf5", changed(aime_arrays(EPISODES[0]), **changes))
-
-
-def bad_d4rl(**changes: Any) -> Callable[[Path], Path]:
-    return lambda folder: write(folder / "bad.hdf5", changed(d4rl_arrays(EPISODES), **changes))
-
-
-def late_aime(folder: Path) -> Path:
-    """The first episodes are whole, the last is not: they must not stay."""
-    write_aime(folder / "buffer", EPISODES)
-    write(folder / "buffer" / "12.hdf5", changed(aime_arrays(EPISODES[0]), up=at(4, np.nan)))
-    return folder / "buffer"
-
-
-def broken(name: str, content: Callable[[bytes], bytes], arrays: Arrays) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        path = write(folder / name, arrays)
-        path.write_bytes(content(path.read_bytes()))
-        return path
-
-    return make
-
-
-def broken_zip(folder: Path) -> Path:
-    path = write_zip(folder / "bad.zip", list(write_aime(folder / "buffer", EPISODES).iterdir()))
-    path.write_bytes(path.read_bytes()[:-200])
-    return path
-
-
-def flipped_zip(folder: Path) -> Path:
-    path = write_zip(folder / "bad.zip", [write(folder / "0.hdf5", aime_arrays(EPISODES[0]))])
-    data = bytearray(path.read_bytes())
-    data[200] ^= 0xFF
-    path.write_bytes(bytes(data))
-    return path
-
-
-def named_without_number(folder: Path) -> Path:
-    write(folder / "buffer" / "last.hdf5", aime_arrays(EPISODES[0]))
-    return folder / "buffer"
-
-
-def empty_folder(folder: Path) -> Path:
-    (folder / "buffer").mkdir()
-    return folder / "buffer"
-
-
-def half(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def nothing(data: bytes) -> bytes:
-    return b""
-
-
-# format, what is imported, env, what the message must name
-BAD_INPUT: list[tuple[str, Callable[[Path], Path], str, list[str]]] = [
-    ("aime", lambda folder: folder / "nowhere", CUSTOM, ["nowhere", "no such file"]),
-    ("d4rl", lambda folder: folder / "nowhere.hdf5", CUSTOM, ["nowhere.hdf5", "no such file"]),
-    ("d4rl", lambda folder: folder, CUSTOM, ["HDF5"]),
-    ("aime", empty_folder, CUSTOM, ["buffer", "no episode files"]),
-    ("aime", named_without_number, CUSTOM, ["last.hdf5", "number"]),
-    ("aime", broken("0.hdf5", nothing, aime_arrays(EPISODES[0])), CUSTOM, ["0.hdf5", "HDF5"]),
-    ("aime", broken("0.hdf5", half, aime_arrays(EPISODES[0])), CUSTOM, ["0.hdf5", "truncated"]),
-    ("d4rl", broken("bad.hdf5", nothing, d4rl_arrays(EPISODES)), CUSTOM, ["bad.hdf5", "HDF5"]),
-    ("d4rl", broken("bad.hdf5", half, d4rl_arrays(EPISODES)), CUSTOM, ["bad.hdf5", "truncated"]),
-    ("aime", broken_zip, CUSTOM, ["bad.zip", "zip"]),
-    ("aime", flipped_zip, CUSTOM, ["bad.zip", "0.hdf5"]),
-    ("aime", bad_aime(up=at(4, np.nan)), CUSTOM, ["3.hdf5", "observation row 4", "finite"]),
-    ("aime", bad_aime(reward=at(4, np.inf)), CUSTOM, ["3.hdf5", "reward row 3", "finite"]),
-    ("aime", bad_aime(pre_action=at(4, 1.5)), CUSTOM, ["3.hdf5", "action row 3", "[-1, 1]"]),
-    ("aime", bad_aime(pre_action=None), CUSTOM, ["3.hdf5", "'pre_action'", "--env"]),
-    ("aime", bad_aime(is_first=at(9, 1)), CUSTOM, ["3.hdf5", "row 9", "two trajectories"]),
-    ("aime", bad_aime(reward=lambda a: a[:-2]), CUSTOM, ["3.hdf5", "unequal lengths", "reward 19"]),
-    ("aime", bad_aime(reward=lambda a: np.tile(a, 2)), CUSTOM, ["3.hdf5", "'reward' has 2 numbers"]),
-    ("aime", bad_aime(), "walker-walk", ["3.hdf5", "'orientations'", "--env"]),
-    ("aime", late_aime, CUSTOM, ["12.hdf5", "observation row 4"]),
-    ("d4rl", bad_d4rl(actions=at(25, -1.1)), CUSTOM, ["bad.hdf5, rows 20..26", "action row 5", "[-1, 1]"]),
-    ("d4rl", bad_d4rl(rewards=at(25, np.nan)), CUSTOM, ["bad.hdf5, rows 20..26", "reward row 5", "finite"]),
-    ("d4rl", bad_d4rl(rewards=lambda a: a[:-1]), CUSTOM, ["bad.hdf5", "unequal lengths", "rewards 226"]),
-    ("d4rl", bad_d4rl(timeouts=None), CUSTOM, ["bad.hdf5", "'timeouts'"]),
-    ("d4rl", bad_d4rl(timeouts=at(19, 0)), CUSTOM, ["bad.hdf5", "row 19", "marks an end"]),
-    ("d4rl", bad_d4rl(timeouts=np.zeros_like, terminals=np.zeros_like), CUSTOM, ["bad.hdf5", "no whole episode"]),
-    ("d4rl", bad_d4rl(observations=lambda a: np.array(["text"], "S")), CUSTOM, ["bad.hdf5", "'observations'"]),
-    ("d4rl", bad_d4rl(), "walker-walk", ["bad.hdf5", "observation size 2", "walker-walk has 24"]),
-    ("d4rl", bad_d4rl(), "walker-wlak", ["walker-wlak", "walker-walk"]),
-    ("d4rl", bad_d4rl(), "custom:A/B", ["custom:A/B"]),
-    ("laom", bad_d4rl(), CUSTOM, ["laom", "aime or d4rl"]),
-]
-
-
-@pytest.mark.parametrize("format_name, make, env, named", BAD_INPUT)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    tmp_path: Path, format_name: str, make: Callable[[Path], Path], env: str, named: list[str]
-) -> None:
-    command = ["import", format_name, str(make(tmp_path)), "--env", env, "--root", str(tmp_path / "lawm")]
-    result = CliRunner().invoke(cli.main, command)
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if "error: " in line]
-    for word in named:
-        assert word in line
-    assert [path.name for path in (tmp_path / "lawm").rglob("*") if path.is_file()] == [".lock"]
 
 
 def test_a_huge_zip_member_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,41 +234,6 @@ def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:
     assert list(Manifest.load(tmp_path / "dataset" / "custom-made").slices) == ["medium-replay"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--label-frac", "0"], "--label-frac 0.0: expected a fraction above 0"),
-        (["--label-frac", "1.5"], "--label-frac 1.5: expected a fraction above 0"),
-        (["--label-frac", "nan"], "label_frac"),
-        (["--env", "walker-wolk"], "no episodes of walker-wolk; there is custom:made"),
-        (["--strict"], "medium-replay: 30 of 2000 episodes; collect more"),
-        (["--set", "split.min_episodes=31"], "no slice has 31 episodes"),
-        (["--set", "split.quta=3"], "split.quta"),
-        (["--set", "split.quota=0"], "split.quota is 0"),
-        (["--out", "occupied"], "holds something else than a dataset"),
-    ],
-)
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[str], words: str) -> None:
-    store(tmp_path, made(30))
-    Path("occupied").mkdir()
-    (Path("occupied") / "letter.txt").write_text("mine")
-    answer = run(tmp_path, *arguments)
-    assert answer.exit_code == 2 and words in answer.output
-    assert answer.output.startswith("error: ") or "left out" in answer.output.splitlines()[0]
-    assert not (tmp_path / "dataset").exists() and (Path("occupied") / "letter.txt").read_text() == "mine"
-
-
-def test_a_fraction_beyond_the_actions_there_are_gives_both_counts(tmp_path: Path) -> None:
-    store(tmp_path, [episode if episode.order < 3 else episode.stripped() for episode in made(40)])
-    answer = run(tmp_path, "--label-frac", "0.5", "--set", "split.validation=0")
-    assert answer.exit_code == 2 and "20 of 40 episodes" in answer.output and "3 have actions" in answer.output
-
-
-def test_no_episodes(tmp_path: Path) -> None:
-    answer = run(tmp_path)
-    assert answer.exit_code == 2 and "run `lawm-data collect` or `lawm-data import` first" in answer.output
-
-
 def test_a_failed_split_keeps_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path, made(30))
     split(tmp_path)

@@ -214,28 +214,6 @@ def test_flipped_byte_on_the_server_is_found_and_forgotten(hub: LoopbackHub, tmp
     assert read(hub, REPO, cache).returncode == 0, "the damaged file was to leave the cache"
 
 
-@pytest.mark.parametrize(
-    ("where", "token", "names"),
-    [
-        (f"{REPO}@v9", "hf_test", [REPO, "revision"]),
-        ("tester/absent", "hf_test", ["tester/absent", "no such dataset"]),
-        ("tester/secret", "", ["tester/secret", "private"]),
-        ("tester/empty", "hf_test", ["tester/empty", NAME]),
-    ],
-)
-def test_refusals_are_one_line(hub: LoopbackHub, where: str, token: str, names: list[str]) -> None:
-    for name, private in (("secret", True), ("empty", False)):
-        kind = ("datasets", f"tester/{name}")
-        if kind not in hub.repositories:
-            repository = hub.repositories[kind] = type(hub.dataset(REPO))(*kind, private)
-            repository.add({".gitattributes": hub.store(b"", lfs=False)}, "initial commit")
-    answer = read(hub, where, HF_TOKEN=token)
-    line = answer.stderr.strip().splitlines()[-1]
-    assert answer.returncode != 0 and line.startswith("error: ") and "Traceback" not in answer.stderr
-    for name in names:
-        assert name in line
-
-
 def test_withheld_actions_are_there_only_if_they_were_published(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     answer = read(hub, REPO, "--with-actions")
     assert "withheld-00000" in answer.stderr and "--with-actions" in answer.stderr and answer.returncode != 0

@@ -86,16 +86,6 @@ def test_joint_training_is_one_phase(dataset, tmp_path):
     assert run.positions()[-1] == (0, 10)
 
 
-def test_other_settings_or_another_dataset_are_refused(dataset, tmp_path):
-    train.train(job(dataset), tmp_path)
-    with pytest.raises(UserError, match=r"settings\.model\.lr was 0\.0003, now 0\.1"):
-        train.train(job(dataset, settings=["model.lr=0.1"]), tmp_path)
-    make_dataset(tmp_path / "other", made_episodes(16))
-    other = stream.open_dataset(str(tmp_path / "other"))
-    with pytest.raises(UserError, match="dataset.digest"):
-        train.train(job(other), tmp_path)
-
-
 def test_numbers_that_are_not_finite_stop_the_run_before_a_checkpoint_holds_them(dataset, tmp_path):
     with pytest.raises(UserError, match=r"not finite by update \d+ of phase model; last good checkpoint: none"):
         train.train(job(dataset, settings=["model.lr=1.0e+30"]), tmp_path)
@@ -126,11 +116,6 @@ def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
     assert built().free_nats == 1.0 and built(["model.free_nats=0.5"]).free_nats == 0.5
 
 
-def test_unknown_method_names_those_there_are():
-    with pytest.raises(UserError, match="unknown method 'dreamer'; there are bc, clap, lawm"):
-        methods.uses_unlabeled("dreamer")
-
-
 def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
     run = train.train(job(dataset, "bc"), tmp_path)[0]
     path = next(run.path.glob("checkpoint-*-00000010/tensors.safetensors"))
@@ -139,9 +124,10 @@ def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
         policy.from_pretrained(run.path)
 
 
-def test_a_folder_that_is_no_run_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no run here"):
-        policy.from_pretrained(tmp_path)
+def test_a_method_without_a_world_model_has_no_prior_to_act_by(dataset, tmp_path):
+    run = train.train(job(dataset, "bc"), tmp_path)[0]
+    with pytest.raises(UserError, match="no world model"):
+        policy.from_pretrained(run.path, "prior")
 
 
 def test_labels_alone_feed_the_methods_that_use_labels_alone(dataset):

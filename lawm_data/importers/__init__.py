@@ -37,7 +37,7 @@ def run(format_name: str, paths: list[Path], env: str, raw_root: Path, slice_nam
     meta = {
         "layout": [list(part) for part in layout],
         "action_size": spec.action_size if spec else recording.action_size,
-        "repeat": spec.repeat if spec else 1,
+        "repeat": spec.repeat if spec else None,
         "collected": f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})",
         "credits": recording.credits,
         "slice": slice_name,

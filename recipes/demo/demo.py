@@ -21,7 +21,7 @@ from lawm_data.manifest import Manifest
 from lawm_train import report
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+sys.path.insert(0, str(HERE.parent.parent / "tests"))  # the loopback Hub
 ENV, REPO = "cheetah-run", "demo/lawm-cheetah"
 METHODS = ("lawm", "clap", "bc")
 RANDOM_EPISODES = 20
@@ -49,7 +49,7 @@ class Demo:
         """Record the search, import, split and push it."""
         search = self.folder / "search.hdf5"
         if not search.exists():
-            self.run("python", str(HERE / "demo_data.py"), "--out", str(search), "--seed", str(self.seed))
+            self.run("python", str(HERE / "search.py"), "--out", str(search), "--seed", str(self.seed))
         root = ("--root", str(self.folder))
         self.run("lawm-data", "import", "d4rl", str(search), "--env", ENV, *root)
         self.run("lawm-data", "split", "--recipe", "demo", "--label-seed", str(self.seed), *root)

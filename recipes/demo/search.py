@@ -1,10 +1,10 @@
 """Make the demo's data: all that a policy search on a dm_control task tried, from standing still to its best gait.
 
-The search is augmented random search (Mania, Guy and Recht 2018, arXiv 1803.07055; V2, keeping every direction): a linear
-policy of the normalised observation is tried with random directions added to and taken from its weights, and moves
-along them by the difference in return. First come episodes of random actions. Every later generation tries the policy
-itself a few times too. All actions carry Gaussian noise and are recorded as executed. The file holds a uniform draw of
-these episodes, in order, whatever their return. No policy from elsewhere and no expert takes part.
+The search is augmented random search (Mania, Guy and Recht 2018, arXiv 1803.07055; V2, keeping every direction): a
+linear policy of the normalised observation is tried with random directions added to and taken from its weights, and
+moves along them by the difference in return. First come episodes of random actions. Every later generation tries the
+policy itself a few times too. All actions carry Gaussian noise and are recorded as executed. The file holds a uniform
+draw of these episodes, in order, whatever their return. No policy from elsewhere and no expert takes part.
 
 Shapes: P policies, O observation size, A action size, D directions, T agent steps; weights are [A, O + 1], bias last.
 """
@@ -35,7 +35,7 @@ BATCH = 10  # episodes rolled out in step: fixed, so that no number depends on h
 
 @dataclass(frozen=True)
 class Search:
-    """The defaults take cheetah-run from falling over to a gallop in under a minute on two cores."""
+    """The defaults take cheetah-run from a standstill to about 3 m/s, of the 10 that earn its full reward."""
 
     random: int = 120  # episodes that come first: Gaussian actions of standard deviation 1, clipped to [-1, 1]
     generations: int = 32
@@ -119,7 +119,7 @@ def ascent(directions: np.ndarray, returns: np.ndarray) -> np.ndarray:
 
 def write(path: Path, episodes: list[Episode]) -> None:
     """Write D4RL's layout: flat float32 arrays; `terminals` or `timeouts` is 1 on the last row of an episode."""
-    arrays = {
+    arrays: dict[str, list] = {
         "observations": [episode.observation[:-1] for episode in episodes],
         "next_observations": [episode.observation[1:] for episode in episodes],
         "actions": [episode.action for episode in episodes],

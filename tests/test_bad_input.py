@@ -1,0 +1,205 @@
+"""Bad input: one line that names the file, the row or key; exit code 2; nothing half-written.
+
+One table drives one test. A new way to go wrong is a new row: what to call it, what makes the input in an empty
+current folder (see given.py), the command, and what its one line must name.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from given import (
+    BC,
+    TRAIN,
+    Given,
+    aime,
+    at,
+    d4rl,
+    damaged_shard,
+    dataset,
+    empty,
+    file_size_limit,
+    flipped_zip,
+    full,
+    half,
+    history,
+    history_of_few_actions,
+    hub,
+    in_use,
+    late_aime,
+    manifest,
+    no_hub,
+    nothing,
+    occupied,
+    run,
+    stale_shard,
+    succeed,
+    text_file,
+    trained,
+    truncated_history,
+    truncated_zip,
+    unlabeled,
+)
+
+from lawm_data import files
+from lawm_data.manifest import NAME
+
+Row = tuple[str, Given, str, list[str]]
+CUSTOM = "--env custom:count"
+RUN = "lawm/runs/custom-made-medium-replay-bc-s0"
+
+
+AIME, D4RL = f"lawm-data import aime 3.hdf5 {CUSTOM}", f"lawm-data import d4rl bad.hdf5 {CUSTOM}"
+IMPORT: list[Row] = [
+    ("aime-missing", nothing, f"lawm-data import aime nowhere {CUSTOM}", ["nowhere", "no such file"]),
+    ("d4rl-missing", nothing, f"lawm-data import d4rl nowhere.hdf5 {CUSTOM}", ["nowhere.hdf5", "no such file"]),
+    ("d4rl-folder", nothing, f"lawm-data import d4rl . {CUSTOM}", ["HDF5"]),
+    ("aime-no-files", Path("buffer").mkdir, f"lawm-data import aime buffer {CUSTOM}", ["buffer", "no episode files"]),
+    ("aime-no-number", aime("b/last.hdf5"), f"lawm-data import aime b {CUSTOM}", ["last.hdf5", "number"]),
+    ("aime-empty", aime(content=empty), AIME, ["3.hdf5", "HDF5"]),
+    ("aime-truncated", aime(content=half), AIME, ["3.hdf5", "truncated"]),
+    ("d4rl-empty", d4rl(empty), D4RL, ["bad.hdf5", "HDF5"]),
+    ("d4rl-truncated", d4rl(half), D4RL, ["bad.hdf5", "truncated"]),
+    ("zip-truncated", truncated_zip, f"lawm-data import aime bad.zip {CUSTOM}", ["bad.zip", "zip"]),
+    ("zip-flipped", flipped_zip, f"lawm-data import aime bad.zip {CUSTOM}", ["bad.zip", "0.hdf5"]),
+    ("aime-nan", aime(up=at(4, np.nan)), AIME, ["3.hdf5", "observation row 4", "finite"]),
+    ("aime-infinite", aime(reward=at(4, np.inf)), AIME, ["3.hdf5", "reward row 3", "finite"]),
+    ("aime-action-range", aime(pre_action=at(4, 1.5)), AIME, ["3.hdf5", "action row 3", "[-1, 1]"]),
+    ("aime-no-action", aime(pre_action=None), AIME, ["3.hdf5", "'pre_action'", "--env"]),
+    ("aime-two-resets", aime(is_first=at(9, 1)), AIME, ["3.hdf5", "row 9", "two trajectories"]),
+    ("aime-lengths", aime(reward=lambda a: a[:-2]), AIME, ["3.hdf5", "unequal lengths", "reward 19"]),
+    ("aime-wide-reward", aime(reward=lambda a: np.tile(a, 2)), AIME, ["3.hdf5", "'reward' has 2 numbers"]),
+    ("aime-other-env", aime(), "lawm-data import aime 3.hdf5 --env walker-walk", ["3.hdf5", "'orientations'", "--env"]),
+    ("aime-late", late_aime, f"lawm-data import aime buffer {CUSTOM}", ["12.hdf5", "observation row 4"]),
+    ("d4rl-action-range", d4rl(actions=at(25, -1.1)), D4RL, ["bad.hdf5, rows 20..26", "action row 5", "[-1, 1]"]),
+    ("d4rl-nan", d4rl(rewards=at(25, np.nan)), D4RL, ["bad.hdf5, rows 20..26", "reward row 5", "finite"]),
+    ("d4rl-lengths", d4rl(rewards=lambda a: a[:-1]), D4RL, ["bad.hdf5", "unequal lengths", "rewards 226"]),
+    ("d4rl-no-timeouts", d4rl(timeouts=None), D4RL, ["bad.hdf5", "'timeouts'"]),
+    ("d4rl-two-resets", d4rl(timeouts=at(19, 0)), D4RL, ["bad.hdf5", "row 19", "marks an end"]),
+    ("d4rl-no-end", d4rl(timeouts=np.zeros_like, terminals=np.zeros_like), D4RL, ["bad.hdf5", "no whole episode"]),
+    ("d4rl-text", d4rl(observations=lambda a: np.array(["text"], "S")), D4RL, ["bad.hdf5", "'observations'"]),
+    (
+        "observation-size",
+        d4rl(),
+        "lawm-data import d4rl bad.hdf5 --env walker-walk",
+        ["bad.hdf5", "observation size 2", "walker-walk has 24"],
+    ),
+    ("near-env", d4rl(), "lawm-data import d4rl bad.hdf5 --env walker-wlak", ["walker-wlak", "walker-walk"]),
+    ("custom-name", d4rl(), "lawm-data import d4rl bad.hdf5 --env custom:A/B", ["custom:A/B"]),
+    ("format", d4rl(), f"lawm-data import laom bad.hdf5 {CUSTOM}", ["laom", "aime or d4rl"]),
+    ("slice-name", d4rl(), f"{D4RL} --slice my-actions", ["my-actions"]),
+    ("full-disk-import", full(d4rl(), 4000), D4RL, ["000000.h5", "no space left"]),
+]
+
+VERIFY = "lawm-data verify"
+LABELED = "medium-replay/labeled-00000-of-00001.arrow"
+DATA: list[Row] = [
+    ("collect-near-env", nothing, "lawm-data collect --env walker-wolk", ["walker-wolk", "walker-walk"]),
+    ("collect-no-env", nothing, "lawm-data collect", ["--env"]),
+    ("collect-episodes", nothing, "lawm-data collect --env walker-walk --episodes 0", ["--episodes", "0"]),
+    ("root-is-a-file", aime(), "lawm-data split --root 3.hdf5", ["3.hdf5", "cannot be written"]),
+    ("split-nothing", nothing, "lawm-data split", ["lawm/raw", "lawm-data collect"]),
+    ("split-truncated", truncated_history, "lawm-data split", ["000000.h5", "truncated"]),
+    ("fraction-0", history(), "lawm-data split --label-frac 0", ["--label-frac 0.0", "above 0"]),
+    ("fraction-above-1", history(), "lawm-data split --label-frac 1.5", ["--label-frac 1.5", "up to 1"]),
+    ("fraction-nan", history(), "lawm-data split --label-frac nan", ["label_frac is nan"]),
+    (
+        "fraction-beyond-actions",
+        history_of_few_actions,
+        "lawm-data split --label-frac 0.5 --set split.validation=0",
+        ["--label-frac 0.5", "20 of 40 episodes", "3 have actions"],
+    ),
+    ("split-env", history(), "lawm-data split --env walker-wolk", ["no episodes of walker-wolk", "custom:made"]),
+    ("split-strict", history(), "lawm-data split --strict", ["medium-replay: 30 of 2000 episodes", "collect more"]),
+    ("split-few", history(), "lawm-data split --set split.min_episodes=31", ["31 episodes", "split.min_episodes"]),
+    ("unknown-setting", history(), "lawm-data split --set split.quta=3", ["split.quta", "quota"]),
+    ("setting-type", history(), "lawm-data split --set split.quota=many", ["split.quota is 'many'", "a whole number"]),
+    ("setting-range", history(), "lawm-data split --set split.quota=0", ["split.quota is 0", "1 or more"]),
+    (
+        "recipe-key",
+        text_file("my.yaml", "split: {quta: 3}"),
+        "lawm-data split --recipe my.yaml",
+        ["my.yaml", "split.quta", "quota"],
+    ),
+    ("recipe", nothing, "lawm-data split --recipe cqu", ["cqu", "cpu"]),
+    ("split-occupied", occupied, "lawm-data split --out occupied", ["occupied", "--out"]),
+    ("full-disk-split", full(history(), 9000), "lawm-data split", [LABELED, "no space left"]),
+    ("split-in-use", in_use, "lawm-data split", ["lawm: another lawm command", "--root"]),
+    ("verify-nothing", nothing, VERIFY, ["lawm/dataset", "lawm-data split"]),
+    ("verify-digest", damaged_shard, VERIFY, [LABELED, "sha256 differs", "lawm-data split"]),
+    ("verify-stale", stale_shard, VERIFY, ["labeled-00007-of-00008.arrow", "not named in lawm.json", "delete it"]),
+    ("push-digest", damaged_shard, "lawm-data push", [LABELED, "sha256 differs"]),
+    ("push-stale", stale_shard, "lawm-data push", ["labeled-00007-of-00008.arrow", "delete it"]),
+    ("push-nothing", nothing, "lawm-data push", ["lawm/dataset", "lawm-data split"]),
+]
+
+LEARN: list[Row] = [
+    ("no-dataset", nothing, "lawm-train --hub-dataset no/such/folder", ["no/such/folder", "lawm-data split"]),
+    ("dataset-is-a-file", aime("a/b"), "lawm-train --hub-dataset a/b", ["a/b", NAME]),
+    ("no-manifest", Path("data").mkdir, "lawm-train --hub-dataset data", ["data", NAME]),
+    ("manifest-no-json", manifest("{"), "lawm-train --hub-dataset data", [f"data/{NAME}", "JSON"]),
+    ("manifest-other", manifest("{}"), "lawm-train --hub-dataset data", [f"data/{NAME}", "schema_version"]),
+    ("hub-absent", hub, "lawm-train --hub-dataset tester/absent", ["tester/absent", "no such dataset"]),
+    ("hub-private", lambda: hub(""), "lawm-train --hub-dataset tester/secret", ["tester/secret", "private"]),
+    ("hub-no-dataset", hub, "lawm-train --hub-dataset tester/empty", ["tester/empty", NAME]),
+    ("hub-revision", hub, "lawm-train --hub-dataset tester/empty@v9", ["tester/empty", "revision"]),
+    ("hub-silent", no_hub, "lawm-train --hub-dataset tester/empty", ["tester/empty", "http://127.0.0.1:9", "network"]),
+    ("train-digest", damaged_shard, f"{TRAIN} {BC}", [LABELED, "sha256 differs"]),
+    ("method", nothing, "lawm-train --hub-dataset x/y --method dreamer", ["'dreamer'", "bc, clap, lawm"]),
+    ("slice", dataset, f"{TRAIN} --slice expert", ["'expert'", "there is medium-replay"]),
+    ("no-labels", unlabeled, f"{TRAIN} {BC}", ["custom-made", "medium-replay", "no labeled", "bc"]),
+    ("long-window", dataset, f"{TRAIN} --set train.window=99", ["custom:made/made/0/000000", "train.window"]),
+    ("train-setting", dataset, f"{TRAIN} --set train.batch=1", ["train.batch is 1", "2 or more"]),
+    ("train-share", dataset, f"{TRAIN} --set train.labeled_share=5", ["train.labeled_share is 5"]),
+    ("train-device", dataset, f"{TRAIN} {BC} --set train.device=abacus", ["train.device is abacus", "cpu"]),
+    ("train-model", dataset, f"{TRAIN} --set model.deter=0", ["model.deter is 0"]),
+    ("train-in-use", in_use, f"{TRAIN} {BC}", ["lawm: another lawm command", "--root"]),
+    ("full-disk-train", full(dataset, 500), f"{TRAIN} {BC}", ["config.json", "no space left"]),
+    ("other-settings", trained, f"{TRAIN} {BC} --set agent.bc.lr=0.1", [RUN, "agent.bc.lr was 0.0003, now 0.1"]),
+    ("other-dataset", trained, f"lawm-train --hub-dataset other {BC}", [RUN, "dataset.digest"]),
+    ("no-run", Path("data").mkdir, "lawm-train evaluate data", ["data", "config.json", "runs/"]),
+    ("no-simulator", trained, f"lawm-train evaluate {RUN}", [RUN, "custom:made has no simulator"]),
+    ("no-model", trained, f"lawm-train diagnose {RUN} --hub-dataset lawm/dataset/custom-made", [RUN, "bc"]),
+    ("diagnose-other", trained, f"lawm-train diagnose {RUN} --hub-dataset other", [RUN, "another dataset"]),
+    ("no-evaluation", trained, f"lawm-train report {RUN}", [RUN, "nothing was evaluated yet"]),
+]
+
+
+def tree() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("given", "command", "named"), [pytest.param(*row, id=name) for name, *row in IMPORT + DATA + LEARN]
+)
+def test_bad_input_is_one_line_and_leaves_nothing(given: Given, command: str, named: list[str]) -> None:
+    with given() or nullcontext():
+        before = tree()
+        answer = run(command)
+        after = tree()
+    assert answer.exit_code == 2, answer.output
+    said = answer.stderr.splitlines()
+    one_line = len(said) == 1 and said[0].startswith("error: ")
+    assert one_line or (said[0].startswith("Usage: ") and said[-1].startswith("Error: ")), answer.stderr
+    for word in named:
+        assert word in said[-1]
+    assert after == before
+
+
+COLLECT = "lawm-data collect --env pendulum-swingup --episodes 3 --set collect.round=2 --set collect.repeat=50"
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "command"),
+    [(nothing, 4000, COLLECT), (dataset, 30_000, f"{TRAIN} {BC} --set train.checkpoint_every=1")],
+)
+def test_work_that_filled_the_disk_continues(given: Given, size: int, command: str) -> None:
+    given()
+    with file_size_limit(size):
+        answer = run(command)
+    assert answer.exit_code == 2 and "no space left" in answer.stderr.splitlines()[-1], answer.output
+    assert not list(Path("lawm").rglob(f"{files.PARTIAL}*"))
+    succeed(command)
