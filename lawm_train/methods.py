@@ -173,6 +173,11 @@ def uses_unlabeled(name: str) -> bool:
     return name == "lawm"
 
 
+def shortest_episode(name: str, train: TrainConfig) -> int:
+    """Steps that an episode must have: a window of the model-based methods, one transition for cloning."""
+    return 1 if name == "bc" else train.window
+
+
 def normalizer_of(data: Data) -> Normalizer:
     """Statistics of exactly the rows that each model trains on, [N, 1, O]."""
     own = [moments([pool for pool in pair if pool]) for pair in zip(data.labeled, data.unlabeled, strict=True)]

@@ -74,14 +74,13 @@ def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
 
 def load_data(job: Job) -> Data:
     """Read the slice into pools, shared by all seeds; the action-free episodes only if the method wants them."""
-    manifest, window = job.dataset.manifest, job.configs["train"].window
-    wants_unlabeled = methods.uses_unlabeled(job.method)
+    manifest, wants_unlabeled = job.dataset.manifest, methods.uses_unlabeled(job.method)
     if not manifest.slices[job.slice_name].splits.get("labeled"):
         raise UserError(
             f"{job.dataset.describe()}: slice {job.slice_name} has no labeled episodes, and method {job.method} needs "
             "some; import episodes with actions and split again"
         )
-    sizes = manifest.action_size, window
+    sizes = manifest.action_size, methods.shortest_episode(job.method, job.configs["train"])
     labeled = Pool(job.dataset.episodes(job.slice_name, "labeled"), True, *sizes)
     unlabeled = None
     if wants_unlabeled and manifest.slices[job.slice_name].splits.get("unlabeled"):
