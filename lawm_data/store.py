@@ -258,29 +258,25 @@ def _chunk_rows(path: Path, env: str, source: str, seed: int, slice_name: str | 
 
 
 def _read_chunk(path: Path, rows: list[Row]) -> Iterator[Episode]:
-    """The episodes of one chunk, read as the span from the first to the last of them."""
-    begin = np.min([row.start for row in rows], axis=0)
-    end = np.max([np.add(row.start, _span(row)) for row in rows], axis=0)
+    """The episodes of one chunk, each read on its own: a slice may want few of a long history."""
     with opened(path, str(path)) as file:
-        columns = [file[name][begin[k] : end[k]] for k, name in enumerate(("observation", "action", "reward"))]
-    for row in rows:
-        first = np.subtract(row.start, begin)
-        last = first + _span(row)
-        # copies: an episode that is kept must not keep its whole chunk
-        observation, action, reward = (column[a:b].copy() for column, a, b in zip(columns, first, last, strict=True))
-        episode = Episode(
-            observation=observation,
-            action=action if row.has_action else None,
-            reward=reward,
-            terminal=row.terminal,
-            env=row.env,
-            source=row.source,
-            seed=row.seed,
-            order=row.order,
-        )
-        if _crc32(_arrays(episode)) != row.crc32:
-            raise UserError(f"{path}: corrupt, the checksum of {row.episode_id} differs; make this source again")
-        yield episode
+        columns = [file[name] for name in ("observation", "action", "reward")]
+        for row in rows:
+            spans = zip(columns, row.start, _span(row), strict=True)
+            observation, action, reward = (column[first : first + size] for column, first, size in spans)
+            episode = Episode(
+                observation=observation,
+                action=action if row.has_action else None,
+                reward=reward,
+                terminal=row.terminal,
+                env=row.env,
+                source=row.source,
+                seed=row.seed,
+                order=row.order,
+            )
+            if _crc32(_arrays(episode)) != row.crc32:
+                raise UserError(f"{path}: corrupt, the checksum of {row.episode_id} differs; make this source again")
+            yield episode
 
 
 def _span(row: Row) -> tuple[int, int, int]:
