@@ -16,16 +16,18 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
 errors
-episode files draw nets
+episode files draw nets parallel
 config envs runs
 rollout
 windows manifest
 store
-dreamer slicing labels shards card
-plan2explore importers statistics collect splitting hub bench
+curves dreamer slicing labels shards card
+plan2explore
+learner
+importers statistics collect splitting hub bench
 cli
 """
-WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore"}  # of lawm_data
+WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner"}  # of lawm_data
 TRAIN_LAYERS = """
 stream evaluate
 lawm
