@@ -51,16 +51,22 @@ def main() -> None:
 )
 @click.option("--seeds", type=click.IntRange(1), help="collectors, with seeds 0, 1, ... [default: the recipe's]")
 @click.option("--episodes", type=click.IntRange(1), help="episodes each [default: the recipe's]")
+@click.option("--top-up", type=click.Choice(["medium", "expert"]), help="fill this slice's quota with kept policies")
 @recipe_option
 @set_option
 @root_option
-def collect(env: str, recipe: str, settings: tuple[str, ...], root: Path, **flags: Any) -> None:
+def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...], root: Path, **flags: Any) -> None:
     """Record trajectories of a task. Run it again to continue after an interruption."""
     from lawm_data import collect as collecting
+    from lawm_data import slicing, topup
 
-    settings_of = config.load(recipe, settings, {"collect": collecting.Config}, {"collect": flags})
+    sections = {"collect": collecting.Config, "split": slicing.Config}
+    settings_of = config.load(recipe, settings, sections, {"collect": flags})
     with files.lock(root):
-        collecting.collect(root, env, settings_of["collect"])
+        if top_up:
+            topup.top_up(root, env, top_up, settings_of["collect"].policy, settings_of["split"])
+        else:
+            collecting.collect(root, env, settings_of["collect"])
 
 
 @main.command("import")

@@ -25,9 +25,10 @@ curves dreamer slicing labels shards card
 plan2explore
 learner
 importers statistics collect splitting hub bench
+topup
 cli
 """
-WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner"}  # of lawm_data
+WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data
 TRAIN_LAYERS = """
 stream evaluate
 lawm
