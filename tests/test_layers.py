@@ -16,13 +16,14 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
 errors
-episode files draw nets
+episode files draw table4 nets
 config envs runs
 rollout
 windows manifest
 store
 dreamer slicing labels shards card
 plan2explore importers statistics collect splitting hub bench
+show
 cli
 """
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore"}  # of lawm_data
