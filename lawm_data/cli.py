@@ -107,6 +107,7 @@ def stats(as_json: bool, figure: Path | None, root: Path) -> None:
     found = statistics.collect_stats(root)
     if figure:
         statistics.draw(root, figure)
+        click.echo(f"{figure}: drawn", err=True)
     click.echo(json.dumps(found, indent=2) if as_json else statistics.as_text(found))
 
 

@@ -117,6 +117,7 @@ SOURCES: list[Row] = [
     ("minari-observations", minari(observations=np.zeros((4, 2))), MINARI, ["episode_2", "unequal lengths", "T + 1"]),
     ("minari-range", minari({"action_space": box(0, 0.01)}), MINARI, ["episode_0", "action row", "[-1, 1]"]),
     ("minari-early-end", minari(terminations=np.arange(20) == 3), MINARI, ["episode_2", "terminations", "row 3"]),
+    ("minari-action", minari(actions=np.zeros((20, 3))), MINARI, ["episode_2", "'actions' has size 3", "says 1"]),
     ("minari-nan", minari(rewards=np.full(20, np.nan)), MINARI, ["episode_2", "reward row 0", "finite"]),
     (
         "minari-other-env",

@@ -61,7 +61,8 @@ def test_minari_actions_are_scaled_from_their_bounds(tmp_path: Path, capsys: pyt
     folder = write_minari(tmp_path / "set", [group], action_space=box(low.tolist(), high.tolist(), 2))
     (found,) = imported(tmp_path / "raw", "minari", folder)
     np.testing.assert_allclose(found.action, episode.action, atol=1e-6)
-    assert "actions scaled from [-0.4, 0.4], [0, 10] to [-1, 1]" in capsys.readouterr().err
+    note = "actions scaled from [-0.4, 0.4], [0, 10] to [-1, 1]"
+    assert note in capsys.readouterr().err and note in source_meta(tmp_path / "raw")["collected"]
 
 
 def test_minari_authors_are_credited(tmp_path: Path) -> None:
@@ -140,6 +141,7 @@ def test_only_imports_a_part_which_holds_for_good(tmp_path: Path, only: str, cho
     store = Store(tmp_path / "raw")
     found = list(store.read(store.rows(CUSTOM)))
     check_same(found, [replace(episode, order=k) for k, episode in enumerate(chosen)], columns=slice(None, None, -1))
+    assert source_meta(tmp_path / "raw")["collected"].endswith(f"; of its episodes {only}")
     with pytest.raises(UserError, match=f"before as --only {only}, now as --only :; delete"):
         importers.run("aime", [folder], CUSTOM, tmp_path / "raw")
 

@@ -55,8 +55,14 @@ def run(
     store, source = Store(raw_root), f"{format_name}-{recording.digest[:8]}"
     folder = store.root / env / source
     files.sweep(folder.parent)
-    meta = _meta(recording, spec, format_name, paths) | {"slice": slice_name, "only": only}
-    meta["credits"] = "; ".join(filter(None, [recording.credits, credit])) or None
+    collected = f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})"
+    part = [] if only == ":" else [f"of its episodes {only}"]
+    meta = _shape(recording, spec) | {
+        "collected": "; ".join([collected, *recording.notes, *part]),
+        "credits": "; ".join(filter(None, [recording.credits, credit])) or None,
+        "slice": slice_name,
+        "only": only,
+    }
     if source in store.sources(env):
         _check_same(folder, store.meta(env, source), meta, credit)
         print(f"{folder}: these episodes are imported already, nothing added")
@@ -69,13 +75,11 @@ def run(
         print(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
 
 
-def _meta(recording: Recording, spec: envs.Spec | None, format_name: str, paths: list[Path]) -> dict[str, Any]:
-    layout = spec.layout if spec else recording.layout
+def _shape(recording: Recording, spec: envs.Spec | None) -> dict[str, Any]:
     return {
-        "layout": [list(part) for part in layout],
+        "layout": [list(part) for part in (spec.layout if spec else recording.layout)],
         "action_size": spec.action_size if spec else recording.action_size,
         "repeat": spec.repeat if spec else None,
-        "collected": f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})",
     }
 
 

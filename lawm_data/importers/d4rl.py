@@ -59,9 +59,9 @@ class D4rl:
         if not len(usable):
             raise UserError(f"{path}: no whole episode: no row of terminals or timeouts is true; mark the ends")
         if tail:
-            self.notes.append(f"{path}: left out the last {tail} steps, an unfinished episode")
+            self.notes.append(f"{path.name}: left out the last {tail} steps, an unfinished episode")
         if NEXT not in file:
-            self.notes.append(f"{path}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out")
+            self.notes.append(f"{path.name}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out")
         return usable
 
 

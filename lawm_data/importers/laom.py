@@ -45,7 +45,9 @@ class Laom:
                 self.action_size = width(steps["actions"])
                 self.env = _env(file)
             self.count += len(names)
-            self.notes.append(f"{path}: the last step of each of {len(names)} episodes is left out, its end is unknown")
+            self.notes.append(
+                f"{path.name}: the last step of each of {len(names)} episodes is left out, its end is unknown"
+            )
         self.digest = digest_of(paths)
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:

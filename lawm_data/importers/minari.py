@@ -60,7 +60,7 @@ class Minari:
             self.count += len(names)
             if not (np.all(source.low == -1) and np.all(source.high == 1)):
                 spans = sorted({f"[{low:g}, {high:g}]" for low, high in zip(source.low, source.high, strict=True)})
-                self.notes.append(f"{source.main}: actions scaled from {', '.join(spans)} to [-1, 1]")
+                self.notes.append(f"actions scaled from {', '.join(spans)} to [-1, 1]")
         self.action_size = len(self.sources[0].low)
         self.digest = digest_of([source.main for source in self.sources])
         self.credits: str | None = "; ".join(_credit(source.metadata) for source in self.sources)
@@ -79,6 +79,8 @@ class Minari:
 def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str) -> Trajectory:
     steps = {key: dataset(episode, key, where) for key in ("actions", "rewards", "terminations", "truncations")}
     check_lengths(steps, where)
+    if width(steps["actions"]) != len(source.low):
+        raise UserError(f"{where}: 'actions' has size {width(steps['actions'])}, {METADATA} says {len(source.low)}")
     ended = np.flatnonzero(column(steps["terminations"], where))
     last = len(steps["rewards"]) - 1
     if len(ended) and ended[0] < last:

@@ -36,7 +36,7 @@ class Recording(Protocol):
     action_size: int
     env: str | None  # the task that the files name, as `domain-task`
     credits: str | None
-    notes: list[str]  # what was left out or changed
+    notes: list[str]  # what was left out or changed; the card repeats those of the constructor
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         """Yield the trajectories in their order, observations concatenated as `layout` says."""
