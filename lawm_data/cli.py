@@ -118,7 +118,7 @@ def stats(as_json: bool, figure: Path | None, root: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="write this file [default: ROOT/figures/EPISODE_ID]")
 @root_option
 def show(episode_id: str | None, env: str | None, video: bool, out: Path | None, root: Path) -> None:
-    """Draw an episode: observations, actions, rewards over time. EPISODE_ID: from the card [default: the best]."""
+    """Draw an episode, ENV/SOURCE/SEED/ORDER: observations, actions, rewards over time. Without a name: the best."""
     from lawm_data import show as showing
 
     showing.show(root, episode_id, env, video=video, out=out)
