@@ -52,6 +52,11 @@ def collect(root: Path, env: str, config: Config) -> None:
     Several seeds run as processes, as many at a time as there are cores.
     """
     spec = envs.spec(env, config.repeat)
+    if config.policy != "random" and config.dreamer.window > spec.episode_length:
+        raise UserError(
+            f"collect.dreamer.window is {config.dreamer.window}, an episode of {env} has {spec.episode_length} steps "
+            f"with repeat {config.repeat}; lower one of them"
+        )
     store, source = Store(root / "raw"), config.policy
     folder = store.root / env / source
     files.sweep(folder.parent)

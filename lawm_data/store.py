@@ -63,6 +63,17 @@ class Store:
     def envs(self) -> list[str]:
         return [env for env in _folders(self.root) if self.sources(env)]
 
+    def only_env(self, env: str | None) -> str:
+        """`env`, or the only one there is; UserError when there is none of that name, or several to choose from."""
+        envs = self.envs()
+        if not envs:
+            raise UserError(f"{self.root}: no episodes there; run `lawm-data collect` or `lawm-data import` first")
+        if env is None and len(envs) > 1:
+            raise UserError(f"{self.root}: several environments; choose one with --env: {', '.join(envs)}")
+        if env is not None and env not in envs:
+            raise UserError(f"{self.root}: no episodes of {env}; there is {', '.join(envs)}")
+        return env or envs[0]
+
     def sources(self, env: str) -> list[str]:
         return _folders(self.root / env)
 

@@ -16,7 +16,7 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
 errors
-episode files draw nets parallel
+episode files draw parallel table4 nets
 config envs runs
 rollout
 windows manifest
@@ -25,7 +25,7 @@ curves dreamer slicing labels shards card
 plan2explore
 learner
 importers statistics collect splitting hub bench
-topup
+topup show
 cli
 """
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data

@@ -210,7 +210,7 @@ def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:
     assert [(row["seed"], row["episodes"], row["steps"]) for row in found["raw"]] == [(0, 5, 300), (1, 5, 300)]
     assert found["raw"][1]["mean"] == pytest.approx(np.mean([e.episode_return for e in episodes[5:]]))
     assert found["slices"] == [
-        {"env": "custom:made", "slice": "expert", "complete": False, "episodes": 5, "labeled": 1}
+        {"env": "custom:made", "slice": "expert", "complete": False, "episodes": 5, "labeled": 1, "table4": None}
         | dict.fromkeys(("mean", "std", "min", "p25", "median", "p75", "max"), 2.5)
     ]
     assert json.loads(json.dumps(found)) == found
