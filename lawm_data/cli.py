@@ -51,6 +51,7 @@ def main() -> None:
 )
 @click.option("--seeds", type=click.IntRange(1), help="collectors, with seeds 0, 1, ... [default: the recipe's]")
 @click.option("--episodes", type=click.IntRange(1), help="episodes each [default: the recipe's]")
+@click.option("--tensorboard", is_flag=True, default=None, help="write TensorBoard events beside metrics.jsonl")
 @click.option("--top-up", type=click.Choice(["medium", "expert"]), help="fill this slice's quota with kept policies")
 @recipe_option
 @set_option

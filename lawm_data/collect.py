@@ -37,6 +37,7 @@ class Config:
     repeat: int = 2  # simulator steps to an agent step
     round: int = 5  # episodes rolled out in step and stored together; a kill costs at most these
     prefill: int = 5  # episodes of random actions before an agent acts
+    tensorboard: bool = False  # events beside metrics.jsonl
     threads: int = 1  # of PyTorch, each seed; another number gives other rounding and so another history
     device: str = "cpu"
     dreamer: dreamer.Config = field(default_factory=dreamer.Config)
@@ -110,9 +111,9 @@ def record(
     return episodes
 
 
-def run_of(root: Path, env: str, policy: str, seed: int) -> Run:
+def run_of(root: Path, env: str, policy: str, seed: int, tensorboard: bool = False) -> Run:
     """The run folder of a collector that learns."""
-    return Run(root / "runs" / f"collect-{env}-{policy}-s{seed}")
+    return Run(root / "runs" / f"collect-{env}-{policy}-s{seed}", tensorboard)
 
 
 def rounds(order: int, episodes: int, size: int) -> list[range]:
@@ -136,7 +137,7 @@ class _Collector:
         self.returns = [row.episode_return for row in rows]
         self.learner = None
         if config.policy != "random":
-            run = run_of(root, env, self.source, seed)
+            run = run_of(root, env, self.source, seed, config.tensorboard)
             run.begin(_run_config(self.spec, config, seed))
             explore = config.plan2explore if config.policy == "plan2explore" else None
             self.learner = Learner(self.spec, config.dreamer, explore, seed, run, config.device, config.threads)
@@ -170,10 +171,10 @@ class _Collector:
 
 def _run_config(spec: envs.Spec, config: Config, seed: int) -> dict[str, object]:
     """Everything that a learner's history depends on; more episodes or seeds may be asked for later."""
-    settings = {
-        key: value for key, value in as_dict({"collect": config})["collect"].items() if key not in ("seeds", "episodes")
-    }
-    return {"env": spec.env, "seed": seed, "settings": {"collect": settings}, "code": code_commit()}
+    settings = as_dict({"collect": config})
+    for key in ("seeds", "episodes", "tensorboard"):
+        del settings["collect"][key]
+    return {"env": spec.env, "seed": seed, "settings": settings, "code": code_commit()}
 
 
 def _meta(spec: envs.Spec, config: Config) -> dict[str, object]:

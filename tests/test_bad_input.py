@@ -252,7 +252,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(given: Given, command: str, na
     assert after == before
 
 
-COLLECT = "lawm-data collect --env pendulum-swingup --policy random --episodes 3 --set collect.round=2 --set collect.repeat=50"
+RANDOM = "lawm-data collect --env pendulum-swingup --policy random"
+COLLECT = f"{RANDOM} --episodes 3 --set collect.round=2 --set collect.repeat=50"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.store import Store
 
-COLLECT = "lawm-data collect --env pendulum-swingup --policy random --episodes 2 --set collect.round=2 --set collect.repeat=50"
+RANDOM = "lawm-data collect --env pendulum-swingup --policy random"
+COLLECT = f"{RANDOM} --episodes 2 --set collect.round=2 --set collect.repeat=50"
 
 
 def opened(path: str) -> Image.Image:
