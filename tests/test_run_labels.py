@@ -51,7 +51,7 @@ def test_a_draw_made_anew_trains_the_very_numbers_of_a_dataset_that_was_split_wi
     (wanted,) = trained(other, tmp_path / "split", method)
     assert equal(run, wanted)
     keys = ("label_frac", "label_seed", "labeled", "oracle")
-    assert [run.config[key] for key in keys] == [wanted.config[key] for key in keys] == [0.3, 5, 9, False]
+    assert [run.config[key] for key in keys] == [wanted.config[key] for key in keys] == [0.3, 5, 8, False]
 
 
 def test_each_run_can_have_the_draw_of_its_own_seed(folder, tmp_path):
@@ -70,7 +70,7 @@ def test_each_run_can_have_the_draw_of_its_own_seed(folder, tmp_path):
 def test_an_oracle_trains_as_on_a_dataset_that_hides_nothing(folder, tmp_path, method):
     (run,) = trained(folder("a", label_frac=0.2), tmp_path / "oracle", method, Labels(oracle=True))
     (wanted,) = trained(folder("all"), tmp_path / "all", method)
-    assert equal(run, wanted) and run.config["oracle"] and run.config["labeled"] == 29
+    assert equal(run, wanted) and run.config["oracle"] and run.config["labeled"] == 28
     assert run.path.name == f"custom-made-medium-replay-{method}-oracle-s0"
 
 
@@ -106,7 +106,7 @@ def test_a_draw_made_anew_reads_the_drawn_actions_alone(folder, tmp_path, monkey
     assert equal(clean, dirty) and dirty.stopped is None
 
 
-def test_true_actions_stay_where_they_are_known_and_the_idm_fills_in_the_others(folder, monkeypatch):
+def test_true_actions_stay_where_they_are_known_and_the_idm_fills_in_the_others(folder):
     one = job(folder("a", label_frac=0.2), "idm-td3bc", [0, 1])
     data = train.load_data(one)
     method = train._build(one, data)
@@ -114,7 +114,7 @@ def test_true_actions_stay_where_they_are_known_and_the_idm_fills_in_the_others(
     for model in (0, 1):
         known, filled = everything.labeled[model][:6], everything.labeled[model][6:]
         assert all(np.array_equal(a.action, b.action) for a, b in zip(known, data.labeled[0], strict=True))
-        assert len(filled) == 23 and all(np.abs(episode.action).max() <= 1 for episode in filled)
+        assert len(filled) == 22 and all(np.abs(episode.action).max() <= 1 for episode in filled)
     assert not np.array_equal(everything.labeled[0][6].action, everything.labeled[1][6].action)
 
 

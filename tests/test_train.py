@@ -112,6 +112,34 @@ def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
     assert built().free_nats == 1.0 and built(["model.free_nats=0.5"]).free_nats == 0.5
 
 
+@pytest.mark.parametrize(
+    ("method", "prior", "learned"),
+    [("lawm", "null", False), ("clap", "null", True), ("idm-clap", "null", True), ("clap", "standard", False)],
+)
+def test_the_latent_action_prior_follows_the_method_unless_it_is_set(dataset, method, prior, learned):
+    configs = job(dataset, settings=[f"model.prior={prior}"]).configs
+    built = methods.build(method, configs, [0], Sizes(5, 2, False, 1.0), Statistics.blank(5))
+    assert (built.modules["world"].prior_head is not None) == learned
+
+
+def test_phases_of_unequal_length_are_evaluated_as_often(dataset, tmp_path, monkeypatch):
+    class Simulator:
+        def returns(self, policy):
+            return [[1.0]]
+
+    monkeypatch.setattr(train, "_evaluator", lambda job: Simulator())
+    settings = ["evaluate.every=5", "agent.td3bc.updates=40"]  # of 10 updates of a world model
+    run = train.train(job(dataset, "td3bc", settings=settings), tmp_path)[0]
+    assert [row["update"] for row in run.metrics() if row["kind"] == "evaluate"] == [20, 40]
+
+
+def test_a_policy_refuses_observations_of_another_size(dataset, tmp_path):
+    run = train.train(job(dataset, "bc"), tmp_path)[0]
+    act = policy.from_pretrained(run.path)
+    with pytest.raises(UserError, match="size 5, but is shown size 6"):
+        act(torch.zeros(1, 3, 6), torch.ones(1, 3, dtype=torch.bool))
+
+
 def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
     run = train.train(job(dataset, "bc"), tmp_path)[0]
     path = next(run.path.glob("checkpoint-*-00000010/tensors.safetensors"))

@@ -136,7 +136,7 @@ class Bench:
 
 
 def _built(job: train.Job, data: Data) -> Method:
-    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, methods.normalizer_of(data))
+    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
 def _copied(episode: Episode) -> int:
