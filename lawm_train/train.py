@@ -176,13 +176,13 @@ class _Loop:
 
     def _after(self, update: int, bar: tqdm) -> None:
         """What is due after `update` updates of the phase. The checkpoint comes last: what it skips is logged."""
-        last, session = update == self.phase.updates, self.session
+        last, session, phase = update == self.phase.updates, self.session, self.phase
         save = last or update % self.train.checkpoint_every == 0
-        evaluate = last or (self.phase.watched and update % self.evaluate_every == 0)
-        if save or evaluate or update % self.train.log_every == 0:
+        acting = phase.policy if last or (phase.watched and update % self.evaluate_every == 0) else None
+        if save or acting or update % self.train.log_every == 0:
             self._log(update)
-        if evaluate and session.evaluator and self.phase.policy and session.going:
-            bar.set_postfix_str(self._evaluate(session.evaluator, self.phase.policy(), update))
+        if acting and session.evaluator and session.going:
+            bar.set_postfix_str(self._evaluate(session.evaluator, acting(), update))
         if save:
             tensors, state = policy.snapshot(session.method, len(session.runs))
             for k, run in session.going:

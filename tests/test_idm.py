@@ -41,7 +41,7 @@ def test_what_is_held_out_is_not_learned_from():
 
 
 def test_the_chosen_weights_are_those_of_the_lowest_held_out_error():
-    config = replace(CONFIG, lr=0.05, updates=100)  # so that the error goes up and down
+    config = replace(CONFIG, lr=0.3, choose_every=1)  # so that the error goes up and down
     model, errors = trained((3, 4), config=config)
     assert torch.equal(model.error, errors.amin(0)) and (errors.argmin(0) < len(errors) - 1).any()
     ((context, action),) = Contexts([idm.split(EPISODES, 0.2)[1]], [0], 2, 1).pairs

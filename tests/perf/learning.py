@@ -15,8 +15,9 @@ from lawm_data import config
 from lawm_data.episode import Episode
 from lawm_data.windows import Windows
 from lawm_train import methods, policy, train
+from lawm_train.data import Data
 from lawm_train.evaluate import Evaluator
-from lawm_train.methods import Data, Method
+from lawm_train.methods import Method
 from lawm_train.stream import open_dataset
 
 RECIPE, METHOD = "cpu", "lawm"
