@@ -43,6 +43,12 @@ class Labels:
     def redrawn(self) -> bool:
         return self.fraction is not None or self.seed is not None
 
+    def describe(self) -> str:
+        """For the first line that a training prints."""
+        if self.oracle:
+            return " with all actions given (oracle)"
+        return " with labels drawn anew" if self.redrawn else ""
+
     def draw(self, manifest: Manifest, seed: int) -> tuple[float | None, int]:
         """Fraction and label seed of the model with training seed `seed`."""
         fraction = manifest.label_fraction if self.fraction is None else self.fraction

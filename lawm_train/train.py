@@ -259,11 +259,10 @@ def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | N
     for number, (phase, copy) in enumerate(zip(phases, scratch, strict=True)):
         done = 0 if start is None or number > start.phase else start.update if number == start.phase else phase.updates
         left += (phase.updates - done) * _seconds_per_update(copy)
-    oracle = ", all actions given (oracle)" if job.labels.oracle else ""
     many = "seed" if len(job.seeds) == 1 else "seeds"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
-        f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), method {job.method}{oracle}, "
+        f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), method {job.method}{job.labels.describe()}, "
         f"{len(job.seeds)} {many}, {updates}: about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start else "")
     )
