@@ -262,8 +262,9 @@ def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | N
     many = "seed" if len(job.seeds) == 1 else "seeds"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
-        f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), method {job.method}{job.labels.describe()}, "
-        f"{len(job.seeds)} {many}, {updates}: about {max(left / 60, 0.1):.1f} min"
+        f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
+        f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {updates}: "
+        f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start else "")
     )
 
