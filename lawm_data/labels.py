@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lawm_data.draw import rank, share
 from lawm_data.errors import UserError
@@ -10,20 +10,24 @@ from lawm_data.store import Row
 
 
 def labeled(rows: Sequence[Row], fraction: float | None, seed: int) -> set[str]:
-    """The ids of the episodes that keep their actions; without `fraction` all that have any.
+    """The ids of the episodes of a slice that keep their actions; see `drawn`."""
+    return drawn([row.episode_id for row in rows if row.has_action], len(rows), fraction, seed)
 
-    `fraction` is of all rows, rounded half up, at least one and at least one not. The draw is nested: a smaller
+
+def drawn(with_actions: Collection[str], count_all: int, fraction: float | None, seed: int) -> set[str]:
+    """Of the episodes that have actions, the ids of those that keep them; without `fraction` all of them.
+
+    `fraction` is of all episodes, rounded half up, at least one and at least one not. The draw is nested: a smaller
     fraction's episodes lie inside a larger one's. UserError when fewer episodes have actions than are asked for.
     """
-    with_actions = [row.episode_id for row in rows if row.has_action]
     if fraction is None:
         return set(with_actions)
     if not 0 < fraction <= 1:
         raise UserError(f"--label-frac {fraction}: expected a fraction above 0 and up to 1, such as 0.05")
-    count = max(1, min(share(fraction, len(rows)), len(rows) - 1))
+    count = max(1, min(share(fraction, count_all), count_all - 1))
     if count > len(with_actions):
         raise UserError(
-            f"--label-frac {fraction}: {count} of {len(rows)} episodes should be labeled, but {len(with_actions)} have "
+            f"--label-frac {fraction}: {count} of {count_all} episodes should be labeled, but {len(with_actions)} have "
             "actions; ask for a smaller fraction"
         )
     return set(sorted(with_actions, key=lambda name: rank("label", seed, name))[:count])

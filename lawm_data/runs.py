@@ -86,6 +86,11 @@ class Run:
             rows[row["kind"], row["phase"], row["update"]] = row
         yield from rows.values()
 
+    @property
+    def stopped(self) -> dict[str, Any] | None:
+        """The row that says where and why this seed was given up; None for one that goes on."""
+        return next((row for row in self.metrics() if row["kind"] == "stopped"), None)
+
     def save(self, position: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then drop the oldest beyond KEPT."""
         with files.new_folder(self._checkpoint(position)) as folder:

@@ -123,8 +123,7 @@ class Windows:
         """Batch number `index`; `stream` names independent sequences of batches."""
         parts, ends = [], []
         for seed, pools, rows in zip(self.seeds, self.pools, self.rows, strict=True):
-            key = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=16).digest()
-            rng = np.random.Generator(np.random.Philox(key=np.frombuffer(key, np.uint64)))
+            rng = _generator(seed, stream, index)
             for pool, source, count in zip(pools, rows, self.counts, strict=True):
                 first, terminal = pool.draw(rng, count, self.window)
                 at = self.offsets + torch.from_numpy(first).to(source.device)
@@ -144,6 +143,38 @@ class Windows:
         return self.pools[0][0].action_size
 
 
+class Contexts:
+    """Actions with the observations around them for N models; batches are a pure function of (seed, index)."""
+
+    def __init__(
+        self,
+        episodes: Sequence[Sequence[Episode]],
+        seeds: Sequence[int],
+        radius: int,
+        count: int,
+        device: torch.device | str = "cpu",
+    ):
+        """episodes[n] are model n's, all with actions; `count` is drawn of each model's."""
+        self.seeds, self.count = seeds, count
+        self.pairs = [
+            (
+                torch.from_numpy(np.concatenate([contexts(e.observation, radius) for e in own])).to(device),
+                torch.from_numpy(np.concatenate([e.action for e in own if e.action is not None])).to(device),
+            )
+            for own in episodes
+        ]
+
+    def batch(self, index: int, stream: str = "") -> tuple[Tensor, Tensor]:
+        """Surroundings [N, B, (2 radius + 1) O] and actions [N, B, A]; `stream` as in `Windows.batch`."""
+        drawn = []
+        for seed, (context, action) in zip(self.seeds, self.pairs, strict=True):
+            rows = _generator(seed, stream, index).integers(len(action), size=self.count)
+            at = torch.from_numpy(rows).to(action.device)
+            drawn.append((context.index_select(0, at), action.index_select(0, at)))
+        context, action = (torch.stack(part) for part in zip(*drawn, strict=True))
+        return context, action
+
+
 def moments(pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each observation dimension over exactly these pools' rows, [1, O] float32 each."""
     rows = sum(len(pool.rows) for pool in pools)
@@ -157,6 +188,12 @@ def contexts(observation: np.ndarray, radius: int) -> np.ndarray:
     steps = len(observation) - 1
     around = np.arange(steps)[:, None] + np.arange(-radius, radius + 1)
     return observation[np.clip(around, 0, steps)].reshape(steps, -1)
+
+
+def _generator(seed: int, stream: str, index: int) -> np.random.Generator:
+    """Draws that depend on these three alone."""
+    key = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(key, np.uint64)))
 
 
 def _packed(episode: Episode, labeled: bool, action_size: int) -> np.ndarray:

@@ -102,12 +102,12 @@ class Agent(nn.Module):
         states = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
         start = states.map(lambda x: x.detach().transpose(0, 1).flatten(1, 2))
         losses = self.loss(start, noise)
-        metrics = {
+        norms = {
             "actor_norm": self.actor_optimizer.step(losses["actor"].mean((0, 2))),
             "critic_norm": self.critic_optimizer.step(losses["critic"].mean((0, 2))),
         }
         ema(self.targets, self.critics, self.config.target_rate)
-        return metrics | {name: loss.detach().mean((0, 2)) for name, loss in losses.items()}
+        return {name: loss.detach().mean((0, 2)) for name, loss in losses.items()} | norms
 
     def policy(self) -> Filter:
         """Acts with tanh(mean)."""

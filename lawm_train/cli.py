@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,6 +20,15 @@ class DefaultTrain(Commands):
         return super().parse_args(ctx, args)
 
 
+class LabelSeed(click.ParamType):
+    """A whole number, or `own`."""
+
+    name = "SEED|own"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "own" else click.IntRange(0).convert(value, param, ctx)
+
+
 runs_argument = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
@@ -31,7 +41,10 @@ def main() -> None:
 @main.command()
 @click.option("--hub-dataset", required=True, help="org/name[@revision] on the Hub, or a dataset folder")
 @click.option("--slice", "slice_", help="[default: medium-replay, or the only one there]")
-@click.option("--method", default="lawm", show_default=True, help="lawm, clap or bc")
+@click.option("--method", default="lawm", show_default=True, help="lawm, clap, td3bc, bc, idm-td3bc or idm-clap")
+@click.option("--oracle", is_flag=True, help="give back the withheld actions: every episode counts as labeled")
+@click.option("--label-frac", type=float, help="draw the labels anew, this fraction [default: the dataset's]")
+@click.option("--label-seed", type=LabelSeed(), help="draw the labels anew; own: each run by its training seed")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="how many, trained side by side")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--name", help="run folders are ROOT/runs/NAME-s0, ... [default: ENV-SLICE-METHOD]")
@@ -42,6 +55,9 @@ def train(
     hub_dataset: str,
     slice_: str | None,
     method: str,
+    oracle: bool,
+    label_frac: float | None,
+    label_seed: Any,
     seeds: int,
     first_seed: int,
     name: str | None,
@@ -52,15 +68,23 @@ def train(
     """Train a method. Run it again to continue after an interruption."""
     from lawm_train import methods, policy, stream
     from lawm_train import train as training
+    from lawm_train.data import Labels
 
-    methods.uses_unlabeled(method)  # an unknown method is told before anything is fetched
+    labels = Labels(oracle, label_frac, label_seed)
+    methods.check(method, labels)  # what is wrong is told before anything is fetched
     configs = config.load(recipe, settings, policy.SECTIONS, {})
     dataset = stream.open_dataset(hub_dataset)
     chosen = dataset.default_slice(slice_)
-    job = training.Job(dataset, chosen, method, range(first_seed, first_seed + seeds), configs, recipe)
+    job = training.Job(dataset, chosen, method, range(first_seed, first_seed + seeds), configs, recipe, labels)
     with files.lock(root):
         runs = training.train(job, root / "runs", name)
-    click.echo("done: " + " ".join(str(run.path) for run in runs))
+    stopped = [training.why_stopped(run) for run in runs if run.stopped]
+    if len(stopped) < len(runs):
+        click.echo("done: " + " ".join(str(run.path) for run in runs if not run.stopped))
+    for line in stopped:
+        click.echo(line, err=True)
+    if stopped:
+        raise click.exceptions.Exit(1)
 
 
 @main.command()

@@ -62,7 +62,7 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
     batch = Windows([[held_out]], [0], window, [WINDOWS]).batch(0, "diagnostics")
     with torch.no_grad():
         rungs = [labeled_path(world, batch)]
-        if saved["method"] == "lawm":
+        if saved["method"] == "lawm" and not saved.get("oracle"):  # an oracle never learned to infer
             idm_config = idm_settings(run)
             rungs.append(inferred_actions(world, dataset, saved["slice"], idm_config))
             rungs.append(open_loop(world, batch))

@@ -15,6 +15,8 @@ from torch import Tensor
 from lawm_data import envs, rollout
 from lawm_data.config import check_least
 from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.manifest import Manifest
 
 # Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^63); evaluation from these few.
 FIRST_SEED = 1_000_000
@@ -25,11 +27,23 @@ AT_ONCE = 20  # episodes in step, each model; an environment takes 11 MB
 class Config:
     """The recipe's `evaluate` section."""
 
-    episodes: int = 20  # at the end and every `every` updates
-    every: int = 2_500
+    episodes: int = 20  # at the end of a phase and every `every` updates
+    every: int = 2_500  # of the world model; a phase of more or fewer updates is evaluated as many times
 
     def __post_init__(self) -> None:
         check_least("evaluate", self, episodes=1, every=1)
+
+
+def check_sizes(where: str, manifest: Manifest) -> None:
+    """UserError when the simulator's observations or actions are not of the dataset's sizes."""
+    assert manifest.repeat is not None
+    spec = envs.spec(manifest.env, manifest.repeat)
+    sizes = manifest.observation_size, manifest.action_size
+    if sizes != (spec.observation_size, spec.action_size):
+        raise UserError(
+            f"{where}: observations of size {sizes[0]} and actions of size {sizes[1]}, but {manifest.env} has "
+            f"{spec.observation_size} and {spec.action_size}; import it as --env custom:NAME"
+        )
 
 
 class Evaluator:

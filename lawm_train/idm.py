@@ -1,21 +1,25 @@
 """Inverse dynamics model: the action between two observations, from their surroundings (Table 3; Baker et al. 2022).
 
+Some of the labeled trajectories are held out; the weights with the lowest error on those are the ones that relabel.
+
 Shapes: N models, B actions, W = 5 observations, O observation, A action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lawm_data import windows
 from lawm_data.config import check_least
+from lawm_data.draw import rank, share
 from lawm_data.episode import Episode
-from lawm_data.nets.blocks import MLP, Init, Normalizer
+from lawm_data.errors import UserError
+from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached, dropping
 from lawm_data.nets.optim import Optimizer
 
 
@@ -31,57 +35,112 @@ class Config:
     dropout: float = 0.1
     lr: float = 3e-4  # Table 3 prints 3e-4 and 1e-4
     clip: float = 100.0
+    held_out: float = 0.1  # of the labeled trajectories; 0: train and choose on all of them
+    choose_every: int = 500  # updates
 
     def __post_init__(self) -> None:
-        check_least("agent.idm", self, updates=1, units=1, layers=1, batch=1, radius=1, lr=0)
+        check_least("agent.idm", self, updates=1, units=1, layers=1, batch=1, radius=1, lr=0, choose_every=1)
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"agent.idm.held_out is {self.held_out}, expected a share of the trajectories, below 1")
+
+
+class Network(nn.Module):
+    """a_t = tanh(MLP(o_{t-2} .. o_{t+2})), edges repeated."""
+
+    def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int):
+        super().__init__()
+        width = 2 * config.radius + 1
+        self.normalizer = Normalizer(normalizer.mean.repeat(1, 1, width), normalizer.std.repeat(1, 1, width))
+        inputs = self.normalizer.mean.shape[-1]
+        self.mlp = MLP(Init(seeds), inputs, config.units, config.layers, action, dropout=config.dropout)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Surroundings [N, B, W * O] -> action [N, B, A]."""
+        return torch.tanh(self.mlp(self.normalizer(context)))
 
 
 class InverseDynamics(nn.Module):
-    """N models a_t = tanh(MLP(o_{t-2} .. o_{t+2})), edges repeated."""
+    """N models: `network` learns, `chosen` is what it was when its held-out error was lowest."""
+
+    error: Tensor
 
     def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int):
         """normalizer: the labeled rows' statistics for one observation [N, 1, O]."""
         super().__init__()
-        self.config, self.normalizer = config, normalizer
-        inputs = normalizer.mean.shape[-1] * (2 * config.radius + 1)
-        self.mlp = MLP(Init(seeds), inputs, config.units, config.layers, action, dropout=config.dropout)
-        self.optimizer = Optimizer([self.mlp], len(seeds), config.lr, config.clip)
-
-    def act(self, context: Tensor) -> Tensor:
-        """Surroundings [N, B, W * O] -> action [N, B, A]."""
-        size = self.normalizer.mean.shape[-1]
-        parts = context.unflatten(-1, (-1, size)).flatten(1, 2)  # [N, B * W, O]
-        return torch.tanh(self.mlp(self.normalizer(parts).reshape(context.shape)))
+        self.config = config
+        self.network = Network(config, seeds, normalizer, action)
+        self.chosen = copy.deepcopy(self.network).requires_grad_(False)
+        self.register_buffer("error", torch.full((len(seeds),), torch.inf))  # of `chosen`
+        self.optimizer = Optimizer([self.network], len(seeds), config.lr, config.clip)
 
     def loss(self, context: Tensor, action: Tensor) -> dict[str, Tensor]:
         """Squared error summed over A, [N, B]."""
-        return {"action": (self.act(context) - action).square().sum(-1)}
+        return {"action": (self.network(context) - action).square().sum(-1)}
 
-    def update(self, context: Tensor, action: Tensor) -> dict[str, Tensor]:
+    def update(self, context: Tensor, action: Tensor, noise: Noise) -> dict[str, Tensor]:
         """One gradient step; returns metrics [N]."""
-        loss = self.loss(context, action)["action"].mean(1)
+        with dropping(self.network, noise):
+            loss = self.loss(context, action)["action"].mean(1)
         return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
+
+    @torch.no_grad()
+    def choose(self, held_out: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Keep each model's weights if its error on its own held-out rows is the lowest so far; metrics [N]."""
+        errors = []
+        for k, (context, action) in enumerate(held_out):
+            predicted = detached(self.network, context[None], slice(k, k + 1))[0]
+            errors.append((predicted - action).square().sum(-1).mean())
+        error = torch.stack(errors)
+        better = (error < self.error)[:, None, None]
+        for kept, now in zip(self.chosen.parameters(), self.network.parameters(), strict=True):
+            kept.copy_(torch.where(better, now, kept))
+        self.error.copy_(torch.minimum(error, self.error))
+        return {"held_out": error}
 
     @torch.no_grad()
     def relabel(self, episodes: Iterable[Episode], model: int = 0) -> Iterator[Episode]:
         """Fill in missing actions with one model's predictions, without dropout; true actions stay."""
-        self.eval()
         for episode in episodes:
             if episode.action is None:
                 context = torch.from_numpy(windows.contexts(episode.observation, self.config.radius))
-                predicted = self.act(context.expand(len(self.normalizer.mean), -1, -1))[model]
-                episode = replace(episode, action=predicted.numpy())
+                predicted = detached(self.chosen, context[None].to(self.error.device), slice(model, model + 1))
+                episode = replace(episode, action=predicted[0].cpu().numpy())
             yield episode
+
+
+def lessons(
+    model: InverseDynamics, seeds: Sequence[int], episodes: Sequence[Sequence[Episode]], device: str = "cpu"
+) -> Callable[[int], dict[str, Tensor]]:
+    """The updates 0, 1, ... of N models, each on its own labeled episodes: a function of the number alone."""
+    c = model.config
+    parts = [split(own, c.held_out) for own in episodes]
+    learned = windows.Contexts([own for own, _ in parts], seeds, c.radius, c.batch, device)
+    held_out = windows.Contexts([own for _, own in parts], seeds, c.radius, c.batch, device).pairs
+
+    def lesson(i: int) -> dict[str, Tensor]:
+        metrics = model.update(*learned.batch(i, "idm"), Noise(seeds, "idm", i, device))
+        if (i + 1) % c.choose_every == 0 or i + 1 == c.updates:
+            metrics |= model.choose(held_out)
+        return metrics
+
+    return lesson
+
+
+def split(episodes: Sequence[Episode], held_out: float) -> tuple[Sequence[Episode], Sequence[Episode]]:
+    """Trajectories to learn from and to choose by; the same where there is one alone, or nothing is to be held out."""
+    if held_out == 0 or len(episodes) == 1:
+        return episodes, episodes
+    ranked = sorted(episodes, key=lambda episode: rank("idm", 0, episode.episode_id))
+    count = max(1, share(held_out, len(episodes)))
+    return ranked[count:], ranked[:count]
 
 
 def fit(config: Config, seeds: list[int], episodes: list[Episode], normalizer: Normalizer) -> InverseDynamics:
     """Train on the labeled episodes; every model sees the same episodes in an order of its own seed's."""
-    context = torch.from_numpy(np.concatenate([windows.contexts(e.observation, config.radius) for e in episodes]))
-    actions = torch.from_numpy(np.concatenate([e.action for e in episodes if e.action is not None]))
-    model = InverseDynamics(config, seeds, normalizer, actions.shape[1])
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    model.train()
-    for _ in range(config.updates):
-        rows = torch.stack([torch.randint(len(actions), (config.batch,), generator=g) for g in generators])
-        model.update(context[rows], actions[rows])
-    return model.eval()
+    first = episodes[0].action
+    assert first is not None
+    model = InverseDynamics(config, seeds, normalizer, first.shape[1])
+    lesson = lessons(model, seeds, [episodes] * len(seeds))
+    for i in range(config.updates):
+        lesson(i)
+    return model

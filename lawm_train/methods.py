@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from lawm_data.config import check_least
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
-from lawm_data.windows import Pool, Windows, moments
-from lawm_train import bc, clap, idm, lawm
+from lawm_data.windows import Windows
+from lawm_train import bc, clap, idm, lawm, td3bc
+from lawm_train.data import Data, Labels, Sizes, Statistics
 
 Policy = Callable[[Tensor, Tensor], Tensor]
 """observation [N, B, O], first [N, B] -> action [N, B, A]"""
 
-FREE_NATS_SLICES = ("medium-replay", "plan2explore")  # Table 2
+INFERRED = "idm-"  # before a method's name: the method on actions that an IDM inferred
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class AgentConfig:
 
     clap: clap.Config = field(default_factory=clap.Config)
     bc: bc.Config = field(default_factory=bc.Config)
+    td3bc: td3bc.Config = field(default_factory=td3bc.Config)
     idm: idm.Config = field(default_factory=idm.Config)
 
 
@@ -54,32 +57,13 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What a method must know of the data before it sees any. free_nats: what Table 2 gives the slice."""
-
-    observation: int
-    action: int
-    terminal: bool
-    free_nats: float
-
-
-@dataclass(frozen=True)
-class Data:
-    """The pools of each model: `labeled[n]`, and `unlabeled[n]`, None where everything is labeled."""
-
-    sizes: Sizes
-    labeled: list[Pool]
-    unlabeled: list[Pool | None]
-
-
-@dataclass(frozen=True)
 class Phase:
-    """`step(i)` does update i and returns metrics [N]; `policy` is evaluated at the end, and before if `watched`."""
+    """`step(i)` does update i and returns metrics [N]; a `policy` is evaluated at the end, and before if `watched`."""
 
     name: str
     updates: int
     step: Callable[[int], dict[str, Tensor]]
-    policy: Callable[[], Policy]
+    policy: Callable[[], Policy] | None
     watched: bool = True
 
 
@@ -96,13 +80,13 @@ class Method(Protocol):
 class ModelBased:
     """LAWM and C-LAP: a world model, then an agent in its imagination."""
 
-    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, normalizer: Normalizer):
+    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
         self.configs, self.seeds = configs, seeds
         model = configs["model"]
         free_nats = sizes.free_nats if model.free_nats is None else model.free_nats
         prior = model.prior or ("standard" if name == "lawm" else "learned")
         model = replace(model, prior=prior, free_nats=free_nats)
-        self.world = lawm.WorldModel(model, seeds, normalizer, sizes.action, sizes.terminal)
+        self.world = lawm.WorldModel(model, seeds, Normalizer(*statistics.all), sizes.action, sizes.terminal)
         self.agent = clap.Agent(configs["agent"].clap, self.world, seeds)
         self.modules: dict[str, nn.Module] = {"world": self.world, "agent": self.agent}
 
@@ -134,59 +118,125 @@ class ModelBased:
 
     def _windows(self, data: Data) -> Windows:
         train: TrainConfig = self.configs["train"]
-        pools = [[a, b] if b else [a] for a, b in zip(data.labeled, data.unlabeled, strict=True)]
-        labeled = train.batch
-        if len(pools[0]) == 2:
+        labeled, kinds = train.batch, len(data.pools[0])
+        if kinds == 2:
             labeled = min(max(round(train.labeled_share * train.batch), 1), train.batch - 1)
-        counts = [labeled, train.batch - labeled][: len(pools[0])]
-        return Windows(pools, self.seeds, train.window, counts, train.device)
+        counts = [labeled, train.batch - labeled][:kinds]
+        return Windows(data.pools, self.seeds, train.window, counts, train.device)
 
     def _noise(self, stream: str, step: int) -> Noise:
         return Noise(self.seeds, stream, step, self.configs["train"].device)
 
 
 class Cloning:
-    """Behaviour cloning on single transitions."""
+    """Behaviour cloning."""
 
-    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, normalizer: Normalizer):
+    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
         self.configs, self.seeds = configs, seeds
-        self.cloner = bc.Cloner(configs["agent"].bc, seeds, normalizer, sizes.action)
+        self.cloner = bc.Cloner(configs["agent"].bc, seeds, Normalizer(*statistics.all), sizes.action)
         self.modules: dict[str, nn.Module] = {"cloner": self.cloner}
 
     def phases(self, data: Data) -> list[Phase]:
         config: bc.Config = self.configs["agent"].bc
-        pools = [[pool] for pool in data.labeled]
-        windows = Windows(pools, self.seeds, 1, [config.batch], self.configs["train"].device)
+        windows = _transitions(data, self.seeds, config.batch, self.configs["train"].device)
         return [Phase("bc", config.updates, lambda i: self.cloner.update(windows.batch(i, "bc")), self.policy)]
 
     def policy(self) -> Policy:
         return self.cloner.policy()
 
 
-METHODS: dict[str, type[ModelBased] | type[Cloning]] = {"lawm": ModelBased, "clap": ModelBased, "bc": Cloning}
+class ActorCritic:
+    """TD3+BC."""
+
+    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
+        self.configs, self.seeds = configs, seeds
+        normalizer = td3bc.normalizer(*statistics.all)
+        self.agent = td3bc.Agent(configs["agent"].td3bc, seeds, normalizer, sizes.action)
+        self.modules: dict[str, nn.Module] = {"agent": self.agent}
+
+    def phases(self, data: Data) -> list[Phase]:
+        config, device = self.configs["agent"].td3bc, self.configs["train"].device
+        windows = _transitions(data, self.seeds, config.batch, device)
+
+        def step(i: int) -> dict[str, Tensor]:
+            return self.agent.update(windows.batch(i, "td3bc"), Noise(self.seeds, "td3bc", i, device))
+
+        return [Phase("td3bc", config.updates, step, self.policy)]
+
+    def policy(self) -> Policy:
+        return self.agent.policy()
 
 
-def uses_unlabeled(name: str) -> bool:
-    """Whether the method reads the action-free episodes; UserError for an unknown method."""
+class Inferring:
+    """An IDM on the labeled episodes, then another method on all of them: true actions where known, else the IDM's."""
+
+    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
+        self.configs, self.seeds = configs, seeds
+        normalizer = Normalizer(*statistics.labeled)
+        self.idm = idm.InverseDynamics(configs["agent"].idm, seeds, normalizer, sizes.action)
+        learner = name.removeprefix(INFERRED)
+        self.learner: Method = METHODS[learner].build(learner, configs, seeds, sizes, statistics)
+        self.modules: dict[str, nn.Module] = {"idm": self.idm, **self.learner.modules}
+
+    def phases(self, data: Data) -> list[Phase]:
+        """The IDM's, then the learner's, whose data follows from the IDM as it is when the first of them begins."""
+        lesson = idm.lessons(self.idm, self.seeds, data.labeled, self.configs["train"].device)
+        inferred = cache(lambda: self.learner.phases(self._relabeled(data)))
+
+        def later(number: int, phase: Phase) -> Phase:
+            return replace(phase, step=lambda i: inferred()[number].step(i))
+
+        first = Phase("idm", self.configs["agent"].idm.updates, lesson, policy=None)
+        return [first, *(later(number, phase) for number, phase in enumerate(self.learner.phases(data)))]
+
+    def policy(self) -> Policy:
+        return self.learner.policy()
+
+    def _relabeled(self, data: Data) -> Data:
+        pairs = enumerate(zip(data.labeled, data.unlabeled, strict=True))
+        everything = [[*known, *self.idm.relabel(hidden, model)] for model, (known, hidden) in pairs]
+        return replace(data, labeled=everything, unlabeled=[[] for _ in everything])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A method. unlabeled: reads the action-free episodes; windows: learns from windows, not single transitions."""
+
+    build: Callable[[str, dict[str, Any], list[int], Sizes, Statistics], Method]
+    unlabeled: bool = False
+    windows: bool = False
+
+
+METHODS = {
+    "lawm": Kind(ModelBased, unlabeled=True, windows=True),
+    "clap": Kind(ModelBased, windows=True),
+    "td3bc": Kind(ActorCritic),
+    "bc": Kind(Cloning),
+    "idm-td3bc": Kind(Inferring, unlabeled=True),
+    "idm-clap": Kind(Inferring, unlabeled=True, windows=True),
+}
+
+
+def kind_of(name: str) -> Kind:
+    """UserError for an unknown method."""
     if name not in METHODS:
-        raise UserError(f"unknown method '{name}'; there are {', '.join(sorted(METHODS))}")
-    return name == "lawm"
+        raise UserError(f"unknown method '{name}'; there are {', '.join(METHODS)}")
+    return METHODS[name]
 
 
-def shortest_episode(name: str, train: TrainConfig) -> int:
-    """Steps that an episode must have: a window of the model-based methods, one transition for cloning."""
-    return 1 if name == "bc" else train.window
+def check(name: str, labels: Labels) -> None:
+    """UserError for an unknown method, or labels that leave it nothing to do or contradict each other."""
+    kind_of(name)
+    if labels.oracle and name.startswith(INFERRED):
+        learner = name.removeprefix(INFERRED)
+        raise UserError(f"--oracle gives every action, so {name} has none to infer; take --method {learner}")
+    if labels.oracle and labels.redrawn:
+        raise UserError("--oracle labels every episode, so there is nothing for --label-frac or --label-seed to draw")
 
 
-def normalizer_of(data: Data) -> Normalizer:
-    """Statistics of exactly the rows that each model trains on, [N, 1, O]."""
-    own = [moments([pool for pool in pair if pool]) for pair in zip(data.labeled, data.unlabeled, strict=True)]
-    return Normalizer(torch.stack([mean for mean, _ in own]), torch.stack([std for _, std in own]))
-
-
-def build(name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, normalizer: Normalizer) -> Method:
+def build(name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics) -> Method:
     """N models with the initial weights of their seeds, on the recipe's device."""
-    method = METHODS[name](name, configs, seeds, sizes, normalizer)
+    method = METHODS[name].build(name, configs, seeds, sizes, statistics)
     device = configs["train"].device
     try:
         torch.zeros(0, device=device)
@@ -196,3 +246,8 @@ def build(name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, no
     for module in method.modules.values():
         module.to(device)
     return method
+
+
+def _transitions(data: Data, seeds: list[int], count: int, device: str) -> Windows:
+    """Single transitions of the labeled episodes."""
+    return Windows([pools[:1] for pools in data.pools], seeds, 1, [count], device)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.nets import snapshot as snapshots
-from lawm_data.nets.blocks import Normalizer
 from lawm_data.runs import Position, Run
 from lawm_train import evaluate, lawm, methods
-from lawm_train.methods import AgentConfig, Method, Policy, Sizes, TrainConfig
+from lawm_train.data import Sizes, Statistics
+from lawm_train.methods import AgentConfig, Method, Policy, TrainConfig
 
 SECTIONS: dict[str, type] = {
     "model": lawm.Config,
@@ -29,13 +28,14 @@ def from_pretrained(path: Path, policy: str = "agent") -> Policy:
 
     policy: `agent`, or `prior` for the prior-policy control of a model-based run. UserError when there is no such run.
     """
-    method = load(Run(path))
+    run = Run(path)
+    method, size = load(run), run.config["sizes"]["observation"]
     if policy != "prior":
-        return method.policy()
+        return _checked(method.policy(), size, path)
     world = method.modules.get("world")
     if not isinstance(world, lawm.WorldModel):
         raise UserError(f"{path}: its method has no world model, so no prior to act by; leave out --policy prior")
-    return world.policy()
+    return _checked(world.policy(), size, path)
 
 
 def load(run: Run, position: Position | None = None) -> Method:
@@ -43,8 +43,7 @@ def load(run: Run, position: Position | None = None) -> Method:
     saved = run.config
     configs = config.from_dict(saved["settings"], SECTIONS, str(run.path / "config.json"))
     sizes = Sizes(**saved["sizes"])
-    blank = torch.zeros(1, 1, sizes.observation)
-    method = methods.build(saved["method"], configs, [saved["seed"]], sizes, Normalizer(blank, blank))
+    method = methods.build(saved["method"], configs, [saved["seed"]], sizes, Statistics.blank(sizes.observation))
     restore(method, [run], position)
     return method
 
@@ -55,7 +54,21 @@ def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict
     return tensors, {"optimizer_steps": steps}
 
 
-def restore(method: Method, runs: list[Run], position: Position | None = None) -> None:
-    """Load the runs' checkpoints, one a model, into a method that holds as many models."""
+def restore(method: Method, runs: list[Run], position: Position | None = None) -> dict[str, Any]:
+    """Load the runs' checkpoints, one a model, into a method that holds as many models; returns their state."""
     loaded = [run.load(position) for run in runs]
-    snapshots.restore(method.modules, [own for own, _ in loaded], loaded[0][1]["optimizer_steps"])
+    state = loaded[0][1]
+    snapshots.restore(method.modules, [own for own, _ in loaded], state["optimizer_steps"])
+    return state
+
+
+def _checked(policy: Policy, size: int, path: Path) -> Policy:
+    def act(observation: Tensor, first: Tensor) -> Tensor:
+        if observation.shape[-1] != size:
+            raise UserError(
+                f"{path}: was trained on observations of size {size}, but is shown size {observation.shape[-1]}; "
+                "evaluate it in the task of its dataset"
+            )
+        return policy(observation, first)
+
+    return act

@@ -45,7 +45,8 @@ def points(paths: Iterable[Path]) -> list[Point]:
         for row in run.metrics():
             if row["kind"] != "evaluate":
                 continue
-            method = saved["method"] + (" prior-policy" if row["phase"] == PRIOR_PHASE else "")
+            method = saved["method"] + (" oracle" if saved.get("oracle") else "")
+            method += " prior-policy" if row["phase"] == PRIOR_PHASE else ""
             place = saved["env"], saved["slice"], method, saved["seed"], saved["labeled"]
             found.append(Point(*place, row["update"], tuple(row["returns"])))
     return found

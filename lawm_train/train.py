@@ -6,9 +6,11 @@ Order of windows and noise is a pure function of (seed, update), so a checkpoint
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lawm_data import config
-from lawm_data.errors import UserError
 from lawm_data.runs import Position, Run, code_commit, shared_position
-from lawm_data.windows import Pool
 from lawm_train import methods, policy
-from lawm_train.evaluate import Evaluator
-from lawm_train.methods import FREE_NATS_SLICES, Data, Method, Phase, Sizes, TrainConfig
+from lawm_train.data import Data, Labels, Sizes, load
+from lawm_train.evaluate import Evaluator, check_sizes
+from lawm_train.methods import Method, Phase, Policy, TrainConfig
 from lawm_train.stream import Dataset
 
 TIMED_UPDATES = 3  # of a throwaway copy, to tell the expected time
@@ -39,15 +40,20 @@ class Job:
     seeds: Sequence[int]
     configs: dict[str, Any]  # recipe sections, see policy.SECTIONS
     recipe: str
+    labels: Labels = Labels()
 
     def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
         """What config.json holds; everything that the numbers of a run depend on."""
+        fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
         return {
             "method": self.method,
+            "oracle": self.labels.oracle,
             "env": self.dataset.manifest.env,
             "repeat": self.dataset.manifest.repeat,
             "slice": self.slice_name,
             "seed": seed,
+            "label_frac": fraction,
+            "label_seed": label_seed,
             "labeled": labeled,
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
             "sizes": asdict(sizes),
@@ -57,129 +63,198 @@ class Job:
 
 
 def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
-    """Train (or continue) a job; returns its run folders, `<name>-s<seed>` under runs_root."""
+    """Train (or continue) a job; returns its run folders, `<name>-s<seed>` under runs_root.
+
+    A seed whose numbers are no longer finite is stopped (`Run.stopped`), and stays so; the others go on.
+    """
+    runs = {seed: Run(runs_root / f"{name or _default_name(job)}-s{seed}") for seed in job.seeds}
+    left = [seed for seed in job.seeds if runs[seed].stopped is None]
+    if left:
+        _train(replace(job, seeds=left), [runs[seed] for seed in left])
+    return list(runs.values())
+
+
+def why_stopped(run: Run) -> str:
+    """One line on a seed that was given up."""
+    row = run.stopped
+    assert row is not None
+    kept = (
+        "none" if row["checkpoint"] is None else "update {update} of phase number {phase}".format(**row["checkpoint"])
+    )
+    return (
+        f"stopped: {run.path}: {row['term']} is not finite at update {row['update']} of phase {row['phase']}; "
+        f"last good checkpoint: {kept}; remove the folder to begin again, with a lower learning rate for instance"
+    )
+
+
+def _train(job: Job, runs: list[Run]) -> None:
     data = load_data(job)
     method = _build(job, data)
-    runs = [Run(runs_root / f"{name or _default_name(job)}-s{seed}") for seed in job.seeds]
-    for run, seed in zip(runs, job.seeds, strict=True):
-        run.begin(job.run_config(seed, data.sizes, len(data.labeled[0])))
     phases = method.phases(data)
-    start = shared_position(runs)
+    evaluator = _evaluator(job)
+    for run, seed, labeled in zip(runs, job.seeds, data.labeled, strict=True):
+        run.begin(job.run_config(seed, data.sizes, len(labeled)))
+    start, spent = shared_position(runs), 0.0
     if start:
-        policy.restore(method, runs, start)
+        spent = policy.restore(method, runs, start)["seconds"]
     click.echo(_announcement(job, data, phases, start))
-    fit(method, phases, runs, start or Position(0, 0), job)
-    return runs
+    fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent), phases, start or Position(0, 0))
 
 
 def load_data(job: Job) -> Data:
-    """Read the slice into pools, shared by all seeds; the action-free episodes only if the method wants them."""
-    manifest, wants_unlabeled = job.dataset.manifest, methods.uses_unlabeled(job.method)
-    if not manifest.slices[job.slice_name].splits.get("labeled"):
-        raise UserError(
-            f"{job.dataset.describe()}: slice {job.slice_name} has no labeled episodes, and method {job.method} needs "
-            "some; import episodes with actions and split again"
-        )
-    sizes = manifest.action_size, methods.shortest_episode(job.method, job.configs["train"])
-    labeled = Pool(job.dataset.episodes(job.slice_name, "labeled"), True, *sizes)
-    unlabeled = None
-    if wants_unlabeled and manifest.slices[job.slice_name].splits.get("unlabeled"):
-        unlabeled = Pool(job.dataset.episodes(job.slice_name, "unlabeled"), False, *sizes)
-    terminal = bool(labeled.terminal.any() or (unlabeled is not None and unlabeled.terminal.any()))
-    free_nats = 1.0 if job.slice_name in FREE_NATS_SLICES else 0.0
-    models = len(job.seeds)
-    found = Sizes(manifest.observation_size, manifest.action_size, terminal, free_nats)
-    return Data(found, [labeled] * models, [unlabeled] * models)
+    """The episodes of each seed; the action-free ones only if the method wants them."""
+    kind = methods.kind_of(job.method)
+    window = job.configs["train"].window if kind.windows else 1
+    of_method = (job.method, kind.unlabeled, window)
+    return load(job.dataset, job.slice_name, job.labels, job.seeds, *of_method)
 
 
-def fit(method: Method, phases: list[Phase], runs: list[Run], start: Position, job: Job) -> None:
+def _evaluator(job: Job) -> Evaluator | None:
+    """None where no simulator made the data, so that there is none to be evaluated in."""
+    manifest = job.dataset.manifest
+    if manifest.repeat is None:
+        return None
+    check_sizes(job.dataset.describe(), manifest)
+    episodes, device = job.configs["evaluate"].episodes, job.configs["train"].device
+    return Evaluator(manifest.env, manifest.repeat, len(job.seeds), episodes, device)
+
+
+@dataclass
+class _Session:
+    """What the phases of a job share. began: when it would have begun if it had never been interrupted."""
+
+    job: Job
+    method: Method
+    runs: list[Run]
+    evaluator: Evaluator | None
+    began: float
+    alive: list[bool] = field(init=False)  # by seed
+
+    def __post_init__(self) -> None:
+        self.alive = [True] * len(self.runs)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, interruptions left out."""
+        return round(time.perf_counter() - self.began, 1)
+
+    @property
+    def going(self) -> list[tuple[int, Run]]:
+        """The seeds that were not stopped, by place and run."""
+        return [(k, run) for k, run in enumerate(self.runs) if self.alive[k]]
+
+
+def fit(session: _Session, phases: list[Phase], start: Position) -> None:
     """Run every phase from `start` to its end: log, checkpoint, evaluate."""
-    manifest, episodes = job.dataset.manifest, job.configs["evaluate"].episodes
-    evaluator = None
-    if manifest.repeat is not None:  # else no simulator made the data, so there is none to be evaluated in
-        evaluator = Evaluator(manifest.env, manifest.repeat, len(runs), episodes, job.configs["train"].device)
-    for number, phase in enumerate(phases):
-        if number >= start.phase:
-            done = start.update if number == start.phase else 0
-            _Loop(method, phase, number, runs, evaluator, job).run(done)
+    for number, phase in enumerate(phases[start.phase :], start.phase):
+        done = start.update if number == start.phase else 0
+        _Loop(session, phase, number).run(done)
+        if done < phase.updates and number == len(phases) - 1:
+            _log_cost(session, phase)
 
 
 class _Loop:
     """One phase of one job."""
 
-    def __init__(
-        self, method: Method, phase: Phase, number: int, runs: list[Run], evaluator: Evaluator | None, job: Job
-    ):
-        self.method, self.phase, self.number, self.runs, self.evaluator = method, phase, number, runs, evaluator
-        self.train: TrainConfig = job.configs["train"]
-        self.evaluate_every = job.configs["evaluate"].every
-        self.sums: dict[str, Tensor] = {}
-        self.summed = 0
-        self.began = time.perf_counter()
+    def __init__(self, session: _Session, phase: Phase, number: int):
+        self.session, self.phase, self.number = session, phase, number
+        self.train: TrainConfig = session.job.configs["train"]
+        # as often in every phase, however many updates it has
+        share = session.job.configs["evaluate"].every / self.train.updates
+        self.evaluate_every = max(1, round(share * phase.updates))
+        self.recent: list[dict[str, Tensor]] = []  # metrics of the updates since the last log
 
     def run(self, done: int) -> None:
         phase = self.phase
         with tqdm(total=phase.updates, initial=done, desc=phase.name, unit="update", dynamic_ncols=True) as bar:
             for update in range(done, phase.updates):
-                self._add(phase.step(update))
+                if not any(self.session.alive):
+                    return
+                self.recent.append({name: value.detach() for name, value in phase.step(update).items()})
                 bar.update()
                 self._after(update + 1, bar)
 
     def _after(self, update: int, bar: tqdm) -> None:
         """What is due after `update` updates of the phase. The checkpoint comes last: what it skips is logged."""
-        last = update == self.phase.updates
+        last, session, phase = update == self.phase.updates, self.session, self.phase
         save = last or update % self.train.checkpoint_every == 0
-        if save or update % self.train.log_every == 0:
+        acting = phase.policy if last or (phase.watched and update % self.evaluate_every == 0) else None
+        if save or acting or update % self.train.log_every == 0:
             self._log(update)
-        if self.evaluator and (last or (self.phase.watched and update % self.evaluate_every == 0)):
-            bar.set_postfix_str(self._evaluate(self.evaluator, update))
+        if acting and session.evaluator and session.going:
+            bar.set_postfix_str(self._evaluate(session.evaluator, acting(), update))
         if save:
-            tensors, state = policy.snapshot(self.method, len(self.runs))
-            for run, own in zip(self.runs, tensors, strict=True):
-                run.save(Position(self.number, update), own, state)
-
-    def _add(self, metrics: dict[str, Tensor]) -> None:
-        for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
-        self.summed += 1
+            tensors, state = policy.snapshot(session.method, len(session.runs))
+            for k, run in session.going:
+                run.save(Position(self.number, update), tensors[k], state | {"seconds": session.seconds})
 
     def _log(self, update: int) -> None:
-        """Means since the last log. UserError when one is not finite, before any checkpoint could hold it."""
-        seconds = round(time.perf_counter() - self.began, 1)
-        means = {name: (total / self.summed).tolist() for name, total in self.sums.items()}
-        self.sums, self.summed = {}, 0
-        for k, run in enumerate(self.runs):
-            own = {name: values[k] for name, values in means.items()}
-            broken = [name for name, value in own.items() if not math.isfinite(value)]
-            if broken:
-                kept = run.positions()
-                raise UserError(
-                    f"{run.path}: {broken[0]} is not finite by update {update} of phase {self.phase.name}; "
-                    f"last good checkpoint: {f'update {kept[-1].update}' if kept else 'none'}"
-                )
-            run.log({"kind": "train", "phase": self.phase.name, "update": update, "seconds": seconds, **own})
+        """Means since the last log; stops the seeds of which a number was not finite, before a checkpoint holds it."""
+        recent, self.recent = self.recent, []
+        names = dict.fromkeys(name for metrics in recent for name in metrics)
+        values = {name: torch.stack([metrics[name] for metrics in recent if name in metrics]) for name in names}
+        finite = torch.stack([value.isfinite().all(0) for value in values.values()]).all(0).tolist()
+        means = {name: value.mean(0).tolist() for name, value in values.items()}
+        place = {"phase": self.phase.name, "update": update, "seconds": self.session.seconds}
+        for k, run in self.session.going:
+            if finite[k]:
+                run.log({"kind": "train", **place, **{name: mean[k] for name, mean in means.items()}})
+            else:
+                self.session.alive[k] = False
+                run.log(self._stopped(recent, k, update) | {"seconds": self.session.seconds})
 
-    def _evaluate(self, evaluator: Evaluator, update: int) -> str:
-        returns = evaluator.returns(self.phase.policy())
-        for run, own in zip(self.runs, returns, strict=True):
-            mean = sum(own) / len(own)
-            rounded = [round(value, 3) for value in own]
+    def _stopped(self, recent: list[dict[str, Tensor]], k: int, update: int) -> dict[str, Any]:
+        """Why seed k is given up: the first update and term that were not finite, and what is left of it."""
+        broken = (
+            (offset, name)
+            for offset, metrics in enumerate(recent, update - len(recent) + 1)
+            for name, value in metrics.items()
+            if not math.isfinite(value[k])
+        )
+        first, term = next(broken)
+        kept = self.session.runs[k].positions()
+        checkpoint = kept[-1]._asdict() if kept else None
+        return {"kind": "stopped", "phase": self.phase.name, "update": first, "term": term, "checkpoint": checkpoint}
+
+    def _evaluate(self, evaluator: Evaluator, acting: Policy, update: int) -> str:
+        alive = torch.tensor(self.session.alive, device=self.train.device)[:, None, None]
+
+        def act(observation: Tensor, first: Tensor) -> Tensor:
+            return torch.where(alive, acting(observation, first), 0.0)  # a stopped seed's actions may be NaN
+
+        returns = evaluator.returns(act)
+        for k, run in self.session.going:
+            mean = sum(returns[k]) / len(returns[k])
+            rounded = [round(value, 3) for value in returns[k]]
             row = {"kind": "evaluate", "phase": self.phase.name, "update": update, "mean": mean, "returns": rounded}
             run.log(row)
-        return "return " + " ".join(f"{sum(own) / len(own):.0f}" for own in returns)
+        return "return " + " ".join(f"{sum(returns[k]) / len(returns[k]):.0f}" for k, _ in self.session.going)
+
+
+def _log_cost(session: _Session, phase: Phase) -> None:
+    """The last row of a run: wall time and peak memory (of this process, which trained so many seeds) in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    cost = {"seconds": session.seconds, "seeds": len(session.runs)}
+    cost["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+    if torch.cuda.is_available():
+        cost["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+    for _, run in session.going:
+        run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 
 
 def _build(job: Job, data: Data) -> Method:
-    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, methods.normalizer_of(data))
+    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
 def _default_name(job: Job) -> str:
-    return f"{job.dataset.manifest.env.replace(':', '-')}-{job.slice_name}-{job.method}"
+    oracle = "-oracle" if job.labels.oracle else ""
+    return f"{job.dataset.manifest.env.replace(':', '-')}-{job.slice_name}-{job.method}{oracle}"
 
 
 def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | None) -> str:
     """One line: recipe, slice, method, expected time of what is left."""
-    scratch = _build(job, data).phases(data)
+    few = data.sample()  # to infer the actions of all would take as long as many updates
+    scratch = _build(job, few).phases(few)
     left = 0.0
     for number, (phase, copy) in enumerate(zip(phases, scratch, strict=True)):
         done = 0 if start is None or number > start.phase else start.update if number == start.phase else phase.updates
@@ -187,8 +262,9 @@ def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | N
     many = "seed" if len(job.seeds) == 1 else "seeds"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
-        f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), method {job.method}, "
-        f"{len(job.seeds)} {many}, {updates}: about {max(left / 60, 0.1):.1f} min"
+        f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
+        f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {updates}: "
+        f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start else "")
     )
 

@@ -189,6 +189,27 @@ def trained() -> None:
     succeed(f"{TRAIN} {BC}")
 
 
+def of_another_task(folder: str = "lawm/dataset/custom-made") -> None:
+    """A dataset that says to be of pendulum-swingup, and is not."""
+    dataset(folder)
+    value = files.read_json(Path(folder) / NAME)
+    files.write_json(Path(folder) / NAME, value | {"env": "pendulum-swingup", "repeat": 2})
+
+
+def trained_on_another_task() -> None:
+    """A run that says to be of pendulum-swingup, and is not."""
+    trained()
+    path = Path("lawm/runs/custom-made-medium-replay-bc-s0/config.json")
+    files.write_json(path, files.read_json(path) | {"env": "pendulum-swingup", "repeat": 2})
+
+
+def without_withheld() -> None:
+    """A dataset as it is after a push without --with-actions and a plain download."""
+    dataset()
+    for path in Path("lawm/dataset/custom-made").rglob("withheld-*"):
+        path.unlink()
+
+
 def in_use() -> AbstractContextManager[None]:
     dataset()
     return files.lock(Path("lawm"))

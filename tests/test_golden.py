@@ -9,11 +9,11 @@ from pathlib import Path
 import models
 import numpy as np
 import pytest
-import torch
 
 from lawm_data import dreamer, plan2explore
 from lawm_data.nets.blocks import Noise
-from lawm_train import bc, clap, idm
+from lawm_data.windows import moments
+from lawm_train import bc, clap, idm, td3bc
 
 FOLDER = Path(__file__).parent / "golden"
 UPDATES = 10
@@ -52,9 +52,17 @@ def bc_losses():
 
 def idm_losses():
     recorded, made = models.episodes(2), models.windows()
-    model = idm.fit(idm.Config(updates=UPDATES, units=8, batch=16), [0], recorded, models.normalizer(made))
-    context = torch.randn(1, 16, 25, generator=torch.Generator().manual_seed(0))
-    return [model.update(context, torch.zeros(1, 16, 2)) for _ in range(UPDATES)]
+    config = idm.Config(updates=UPDATES, units=8, batch=16, choose_every=1)
+    model = idm.InverseDynamics(config, [0], models.normalizer(made), 2)
+    lesson = idm.lessons(model, [0], [recorded])
+    return [lesson(i) for i in range(UPDATES)]
+
+
+def td3bc_losses():
+    made = models.windows(counts=(16, 0), window=1)
+    mean, std = moments(made.pools[0])
+    agent = td3bc.Agent(td3bc.Config(units=8, actor_every=1), [0], td3bc.normalizer(mean[None], std[None]), 2)
+    return [agent.update(made.batch(i), Noise([0], "td3bc", i)) for i in range(UPDATES)]
 
 
 def dreamer_losses(curious=False):
@@ -80,6 +88,7 @@ ALGORITHMS = {
     "clap_agent": clap_agent_losses,
     "bc": bc_losses,
     "idm": idm_losses,
+    "td3bc": td3bc_losses,
 }
 
 
@@ -94,4 +103,4 @@ def test_golden(name, request):
     assert len(found) == len(wanted) == UPDATES
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.keys() == theirs.keys()
-        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose([ours[key] for key in theirs], list(theirs.values()), rtol=1e-4, atol=1e-6)

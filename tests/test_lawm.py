@@ -6,6 +6,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from lawm_data import windows as windows_module
 from lawm_data.nets.blocks import Linear, Noise, Norm
@@ -104,6 +105,37 @@ def test_the_mixed_objective_equals_its_equations(prior, free_nats):
     # METHOD: (B_lab mean_lab L_ac + B_unlab mean_unlab L_af) / B
     wanted = (2 * np.mean(each[:2]) + 3 * np.mean(each[2:])) / 5
     np.testing.assert_allclose(world.total(terms, batch).detach().numpy(), [wanted], rtol=1e-10)
+
+
+@pytest.mark.parametrize("prior", ["standard", "learned"])
+def test_the_gradient_of_the_objective_equals_finite_differences(prior):
+    """Along a random direction of each weight. What is stopped in the balanced KL stays what it was at the start."""
+    made = models.windows(counts=(1, 2), window=3)
+    world, batch = models.world(made, prior=prior).double(), models.as_double(made.batch(0))
+    start = []
+
+    def objective():
+        terms, seen = world.loss(batch, models.DoubleNoise([0], "test", 0))
+        posterior = Normal(seen.states.mean, seen.states.std)
+        state_prior = Normal(*world.rssm.prior(seen.states.deter))
+        start.extend([] if start else [posterior, state_prior])
+        balanced = 0.8 * kl_divergence(start[0], state_prior) + 0.2 * kl_divergence(posterior, start[1])
+        own = world.total(terms, batch).sum()
+        return own, world.total(terms | {"state_kl": balanced.sum(-1)}, batch).sum()
+
+    own, _ = objective()
+    own.backward()
+    generator, step = torch.Generator().manual_seed(0), 1e-5
+    for name, parameter in world.named_parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            ends = []
+            for sign in (1, -1):
+                parameter.add_(direction, alpha=sign * step)
+                ends.append(float(objective()[1]))
+                parameter.sub_(direction, alpha=sign * step)
+        along = 0.0 if parameter.grad is None else float((parameter.grad * direction).sum())
+        np.testing.assert_allclose(along, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def noise_of(noise, stream, time, batch, size, skip=None):

@@ -31,7 +31,7 @@ cli
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data
 TRAIN_LAYERS = """
 stream evaluate
-lawm
+data lawm
 clap td3bc bc idm
 methods
 policy

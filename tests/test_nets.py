@@ -6,7 +6,18 @@ from torch.distributions import Normal, TransformedDistribution, kl_divergence
 from torch.distributions.transforms import TanhTransform
 
 from lawm_data.nets import dists
-from lawm_data.nets.blocks import MLP, Dropout, Init, Noise, by_member, detached, join_models, split_models, to_members
+from lawm_data.nets.blocks import (
+    MLP,
+    Dropout,
+    Init,
+    Noise,
+    by_member,
+    detached,
+    dropping,
+    join_models,
+    split_models,
+    to_members,
+)
 from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import RSSM
@@ -122,13 +133,16 @@ def test_noise_depends_on_seed_stream_and_step_alone():
     assert abs(float(Noise([0], "", 0).normal(100, 100, 10).std()) - 1) < 0.01
 
 
-def test_dropout_masks_are_each_models_own_and_only_in_training():
-    x = torch.ones(2, 50, 8)
-    stacked = Dropout(Init([3, 4]), 0.25)
-    assert torch.equal(stacked(x)[1], Dropout(Init([4]), 0.25)(x[:1])[0])
-    assert torch.equal(stacked.eval()(x), x)
-    kept = Dropout(Init([0]), 0.25)(torch.ones(1, 1000, 10))
+def test_dropout_masks_are_each_models_own_and_only_while_dropping():
+    x, layer = torch.ones(2, 50, 8), Dropout(0.25)
+    with dropping(layer, Noise([3, 4], "idm", 9)):
+        both = layer(x)
+    with dropping(layer, Noise([4], "idm", 9)):
+        assert torch.equal(both[1], layer(x[:1])[0])
+    with dropping(layer, Noise([0], "idm", 0)):
+        kept = layer(torch.ones(1, 1000, 10))
     assert abs(float(kept.mean()) - 1) < 0.03 and 0.2 < float((kept == 0).float().mean()) < 0.3
+    assert torch.equal(layer(x), x)
 
 
 def test_detached_gives_gradients_to_the_input_alone():
@@ -136,6 +150,12 @@ def test_detached_gives_gradients_to_the_input_alone():
     torch.testing.assert_close(detached(mlp, x), mlp(x))
     detached(mlp, x).sum().backward()
     assert x.grad.abs().sum() > 0 and all(p.grad is None for p in mlp.parameters())
+
+
+def test_detached_can_take_single_models_and_members():
+    mlp, x = MLP(Init([0, 1]).ensemble(2), 3, 4, 1, 2), torch.randn(4, 5, 3)
+    torch.testing.assert_close(detached(mlp, x[2:3], slice(2, 3)), mlp(x)[2:3])
+    torch.testing.assert_close(detached(mlp, x[::2], slice(0, None, 2)), mlp(x)[::2])
 
 
 def test_split_and_join_models_are_inverse():

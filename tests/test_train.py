@@ -8,12 +8,14 @@ from made_dataset import made_episodes, make_dataset
 
 from lawm_data import config
 from lawm_data.errors import UserError
-from lawm_data.runs import Run
 from lawm_train import methods, policy, stream, train
+from lawm_train.data import Labels, Sizes, Statistics
 
 SETTINGS = [
     "model.deter=8", "model.stoch=4", "model.embed=6", "model.hidden=6", "model.units=6", "model.latent_action=3",
     "agent.clap.updates=6", "agent.clap.units=6", "agent.clap.horizon=2", "agent.bc.updates=10", "agent.bc.units=6",
+    "agent.td3bc.updates=10", "agent.td3bc.units=6", "agent.td3bc.batch=16", "agent.td3bc.actor_every=3",
+    "agent.idm.updates=6", "agent.idm.units=6", "agent.idm.batch=16", "agent.idm.choose_every=2",
     "train.updates=10", "train.batch=4", "train.window=8", "train.log_every=2", "train.checkpoint_every=4",
 ]  # fmt: skip
 
@@ -25,9 +27,9 @@ def dataset(tmp_path_factory):
     return stream.open_dataset(str(folder))
 
 
-def job(dataset, method="lawm", seeds=(0,), settings=()):
+def job(dataset, method="lawm", seeds=(0,), settings=(), labels=None):
     configs = config.load("cpu", [*SETTINGS, *settings], policy.SECTIONS, {})
-    return train.Job(dataset, "medium-replay", method, list(seeds), configs, "cpu")
+    return train.Job(dataset, "medium-replay", method, list(seeds), configs, "cpu", labels or Labels())
 
 
 def final(run):
@@ -36,12 +38,17 @@ def final(run):
 
 
 def logged(run):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.metrics()]
+    measured = {"seconds", "memory_mb", "gpu_memory_mb"}
+    return [{k: v for k, v in row.items() if k not in measured} for row in run.metrics()]
 
 
-@pytest.mark.parametrize("method", sorted(methods.METHODS))
-@pytest.mark.parametrize("cut_at", [3, 9])
+# by method, updates after which it is cut: before a checkpoint, after one, after one that follows a relabeling
+CUTS = {"lawm": [3, 9], "clap": [12], "td3bc": [3, 9], "bc": [9], "idm-td3bc": [3, 12], "idm-clap": [21]}
+
+
+@pytest.mark.parametrize(("method", "cut_at"), [(method, cut) for method, cuts in CUTS.items() for cut in cuts])
 def test_a_cut_run_continues_the_very_same_numbers(dataset, tmp_path, monkeypatch, method, cut_at):
+    assert CUTS.keys() == methods.METHODS.keys()
     whole = train.train(job(dataset, method, [0, 1]), tmp_path / "whole")
     after, seen = train._Loop._after, []
 
@@ -86,12 +93,6 @@ def test_joint_training_is_one_phase(dataset, tmp_path):
     assert run.positions()[-1] == (0, 10)
 
 
-def test_numbers_that_are_not_finite_stop_the_run_before_a_checkpoint_holds_them(dataset, tmp_path):
-    with pytest.raises(UserError, match=r"not finite by update \d+ of phase model; last good checkpoint: none"):
-        train.train(job(dataset, settings=["model.lr=1.0e+30"]), tmp_path)
-    assert not any(run.positions() for run in map(Run, tmp_path.glob("*")))
-
-
 def test_a_policy_from_disk_acts_as_the_one_that_was_trained(dataset, tmp_path, monkeypatch):
     built = []
     build = methods.build
@@ -106,14 +107,41 @@ def test_a_policy_from_disk_acts_as_the_one_that_was_trained(dataset, tmp_path, 
 
 
 def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
-    sizes = methods.Sizes(5, 2, False, 1.0)
-    blank = torch.zeros(1, 1, 5)
+    sizes, blank = Sizes(5, 2, False, 1.0), Statistics.blank(5)
 
     def built(settings=()):
         configs = job(dataset, settings=settings).configs
-        return methods.build("lawm", configs, [0], sizes, methods.Normalizer(blank, blank)).modules["world"].config
+        return methods.build("lawm", configs, [0], sizes, blank).modules["world"].config
 
     assert built().free_nats == 1.0 and built(["model.free_nats=0.5"]).free_nats == 0.5
+
+
+@pytest.mark.parametrize(
+    ("method", "prior", "learned"),
+    [("lawm", "null", False), ("clap", "null", True), ("idm-clap", "null", True), ("clap", "standard", False)],
+)
+def test_the_latent_action_prior_follows_the_method_unless_it_is_set(dataset, method, prior, learned):
+    configs = job(dataset, settings=[f"model.prior={prior}"]).configs
+    built = methods.build(method, configs, [0], Sizes(5, 2, False, 1.0), Statistics.blank(5))
+    assert (built.modules["world"].prior_head is not None) == learned
+
+
+def test_phases_of_unequal_length_are_evaluated_as_often(dataset, tmp_path, monkeypatch):
+    class Simulator:
+        def returns(self, policy):
+            return [[1.0]]
+
+    monkeypatch.setattr(train, "_evaluator", lambda job: Simulator())
+    settings = ["evaluate.every=5", "agent.td3bc.updates=40"]  # of 10 updates of a world model
+    run = train.train(job(dataset, "td3bc", settings=settings), tmp_path)[0]
+    assert [row["update"] for row in run.metrics() if row["kind"] == "evaluate"] == [20, 40]
+
+
+def test_a_policy_refuses_observations_of_another_size(dataset, tmp_path):
+    run = train.train(job(dataset, "bc"), tmp_path)[0]
+    act = policy.from_pretrained(run.path)
+    with pytest.raises(UserError, match="size 5, but is shown size 6"):
+        act(torch.zeros(1, 3, 6), torch.ones(1, 3, dtype=torch.bool))
 
 
 def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
@@ -131,12 +159,13 @@ def test_a_method_without_a_world_model_has_no_prior_to_act_by(dataset, tmp_path
 
 
 def test_labels_alone_feed_the_methods_that_use_labels_alone(dataset):
-    data = train.load_data(job(dataset, "clap"))
-    assert data.unlabeled == [None]
-    normalizer = methods.normalizer_of(data)
-    both = methods.normalizer_of(train.load_data(job(dataset, "lawm")))
-    torch.testing.assert_close(normalizer.mean[0], data.labeled[0].observations().mean(0, keepdim=True))
-    assert not torch.equal(normalizer.mean, both.mean)
+    data, both = train.load_data(job(dataset, "clap")), train.load_data(job(dataset, "lawm"))
+    assert data.unlabeled == [[]] and len(both.unlabeled[0]) == 8
+    rows = torch.cat([torch.tensor(episode.observation) for episode in data.labeled[0]])
+    mean, _ = data.statistics().all
+    torch.testing.assert_close(mean[0, 0], rows.mean(0))
+    assert not torch.equal(mean, both.statistics().all[0])
+    assert torch.equal(mean, both.statistics().labeled[0])
 
 
 def test_configs_round_trip_through_a_run(dataset, tmp_path):

@@ -7,7 +7,9 @@ Shapes: N models (seeds), E members of an ensemble, T time, B batch, F features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -62,18 +64,18 @@ class Norm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Drops features while training; each model's mask comes from its own generator."""
+    """Drops features by masks that are drawn from `noise`; lets all pass while there is none. See `dropping`."""
 
-    def __init__(self, init: Init, rate: float):
+    def __init__(self, rate: float):
         super().__init__()
-        self.generators, self.rate = init.generators, rate
+        self.rate = rate
+        self.noise: Noise | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, B, F] -> [N, B, F]"""
-        if not self.training:
+        if self.noise is None:
             return x
-        kept = torch.stack([torch.rand(x.shape[1:], generator=g) for g in self.generators]) >= self.rate
-        return x * kept.to(x.device) / (1 - self.rate)
+        return x * (self.noise.uniform(*x.shape[1:]) >= self.rate) / (1 - self.rate)
 
 
 class MLP(nn.Module):
@@ -86,13 +88,28 @@ class MLP(nn.Module):
         blocks: list[nn.Module] = []
         for size in [inputs] + [units] * (layers - 1):
             blocks += [Linear(init, size, units), Norm(init, units), nn.SiLU()]
-            blocks += [Dropout(init, dropout)] if dropout else []
+            blocks += [Dropout(dropout)] if dropout else []
         blocks += [Linear(init, units, outputs)] if outputs is not None else []
         self.layers = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs or units]; x is [N, B, F] or [T, N, B, F]."""
         return over_time(self.layers, x)
+
+
+class PlainMLP(nn.Module):
+    """`layers` of Linear and ReLU, then a Linear to `outputs`: the networks of TD3."""
+
+    def __init__(self, init: Init, inputs: int, units: int, layers: int, outputs: int):
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for size in [inputs] + [units] * (layers - 1):
+            blocks += [Linear(init, size, units), nn.ReLU()]
+        self.layers = nn.Sequential(*blocks, Linear(init, units, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, B, inputs] -> [N, B, outputs]"""
+        return self.layers(x)
 
 
 class GRUCell(nn.Module):
@@ -129,7 +146,7 @@ class Normalizer(nn.Module):
 
 
 class Noise:
-    """Standard normal draws of one update: a pure function of (seed, stream, step), so resuming needs no random state.
+    """The random draws of one update: a pure function of (seed, stream, step), so resuming needs no random state.
 
     Model k draws what a lone run of seed k draws.
     """
@@ -141,6 +158,10 @@ class Noise:
     def normal(self, time: int, batch: int, size: int) -> Tensor:
         """[T, N, B, size]"""
         return torch.stack([self._draw(g, time, batch, size) for g in self.generators], dim=1)
+
+    def uniform(self, batch: int, size: int) -> Tensor:
+        """[N, B, size] in [0, 1)"""
+        return torch.stack([torch.rand(batch, size, generator=g, device=self.device) for g in self.generators])
 
     def _draw(self, generator: torch.Generator, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=self.device)
@@ -170,10 +191,26 @@ def by_member(x: Tensor, members: int) -> Tensor:
     return x.unflatten(-3, (-1, members)).movedim(-3, 0)
 
 
-def detached(module: nn.Module, x: Tensor) -> Tensor:
-    """module(x) with gradients into x and none into the module's weights."""
-    frozen = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    return torch.func.functional_call(module, frozen, (x,))
+@contextmanager
+def dropping(module: nn.Module, noise: Noise) -> Iterator[None]:
+    """Within, the dropout layers of `module` drop, by masks of `noise`."""
+    layers = [part for part in module.modules() if isinstance(part, Dropout)]
+    for layer in layers:
+        layer.noise = noise
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.noise = None
+
+
+def detached(module: nn.Module, x: Tensor, rows: slice = slice(None)) -> Tensor:
+    """module(x) with gradients into x and none into the module's weights.
+
+    `rows` of the leading axis alone: slice(k, k + 1) is model k, slice(0, None, E) the first member of each ensemble.
+    """
+    own = chain(module.named_parameters(), module.named_buffers())
+    return torch.func.functional_call(module, {name: tensor.detach()[rows] for name, tensor in own}, (x,))
 
 
 def split_models(tensors: dict[str, Tensor], models: int) -> list[dict[str, Tensor]]:

@@ -15,8 +15,9 @@ from lawm_data import config
 from lawm_data.episode import Episode
 from lawm_data.windows import Windows
 from lawm_train import methods, policy, train
+from lawm_train.data import Data
 from lawm_train.evaluate import Evaluator
-from lawm_train.methods import Data, Method
+from lawm_train.methods import Method
 from lawm_train.stream import open_dataset
 
 RECIPE, METHOD = "cpu", "lawm"
@@ -136,7 +137,7 @@ class Bench:
 
 
 def _built(job: train.Job, data: Data) -> Method:
-    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, methods.normalizer_of(data))
+    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
 def _copied(episode: Episode) -> int:

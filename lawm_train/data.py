@@ -1,0 +1,178 @@
+"""What a run learns from: the episodes of a slice, and whose actions it may read.
+
+Shapes: N models (seeds side by side), O observation size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lawm_data import labels
+from lawm_data.draw import rank
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.manifest import Manifest
+from lawm_data.windows import Pool, moments
+from lawm_train.stream import Dataset
+
+Pair = tuple[list[Episode], list[Episode]]
+"""Labeled and unlabeled episodes of one model."""
+FREE_NATS_SLICES = ("medium-replay", "plan2explore")  # Table 2
+Moments = tuple[Tensor, Tensor]
+"""Mean and standard deviation of each observation dimension, [N, 1, O] each."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Whose actions may be read: those of the dataset's own draw, of a draw made anew, or (oracle) everybody's.
+
+    fraction, seed: of the new draw; where None, as the dataset has it. Seed `own` is the training seed of each model.
+    """
+
+    oracle: bool = False
+    fraction: float | None = None
+    seed: int | Literal["own"] | None = None
+
+    @property
+    def redrawn(self) -> bool:
+        return self.fraction is not None or self.seed is not None
+
+    def describe(self) -> str:
+        """For the first line that a training prints."""
+        if self.oracle:
+            return " with all actions given (oracle)"
+        return " with labels drawn anew" if self.redrawn else ""
+
+    def draw(self, manifest: Manifest, seed: int) -> tuple[float | None, int]:
+        """Fraction and label seed of the model with training seed `seed`."""
+        fraction = manifest.label_fraction if self.fraction is None else self.fraction
+        label_seed = manifest.label_seed if self.seed is None else seed if self.seed == "own" else self.seed
+        return fraction, label_seed
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a method must know of the data before it sees any. free_nats: what Table 2 gives the slice."""
+
+    observation: int
+    action: int
+    terminal: bool
+    free_nats: float
+
+
+class Statistics(NamedTuple):
+    """Of exactly the rows that each model trains on: the labeled ones alone, and all."""
+
+    labeled: Moments
+    all: Moments
+
+    @classmethod
+    def blank(cls, observation: int) -> Statistics:
+        """For one model, to be overwritten by a checkpoint's."""
+        moments = torch.zeros(1, 1, observation), torch.ones(1, 1, observation)
+        return cls(moments, moments)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The episodes of each model: `labeled[n]`, and `unlabeled[n]`, empty where everything is labeled.
+
+    window: steps that every episode must have.
+    """
+
+    sizes: Sizes
+    labeled: Sequence[list[Episode]]
+    unlabeled: Sequence[list[Episode]]
+    window: int = 1
+
+    @cached_property
+    def pools(self) -> list[list[Pool]]:
+        """Each model's pools, labeled before unlabeled; models of the same episodes share one."""
+        made: dict[int, Pool] = {}
+
+        def pool(episodes: list[Episode], labeled: bool) -> Pool:
+            if id(episodes) not in made:
+                made[id(episodes)] = Pool(episodes, labeled, self.sizes.action, self.window)
+            return made[id(episodes)]
+
+        pairs = zip(self.labeled, self.unlabeled, strict=True)
+        return [[pool(known, True), *([pool(hidden, False)] if hidden else [])] for known, hidden in pairs]
+
+    def statistics(self) -> Statistics:
+        own = [(moments(pools[:1]), moments(pools)) for pools in self.pools]
+        return Statistics(*(_stacked(part) for part in zip(*own, strict=True)))
+
+    def sample(self) -> Data:
+        """One episode of each kind, to time updates with."""
+        return replace(self, labeled=[own[:1] for own in self.labeled], unlabeled=[own[:1] for own in self.unlabeled])
+
+
+def load(
+    dataset: Dataset,
+    slice_name: str,
+    wanted: Labels,
+    seeds: Sequence[int],
+    method: str,
+    unlabeled: bool,
+    window: int,
+) -> Data:
+    """Read a slice for one model a seed; its action-free episodes only if the method wants them (`unlabeled`).
+
+    The order of the episodes is that in which `split` writes them, whichever of them are labeled: a draw made anew
+    gives the very batches of a dataset that was split with it. UserError where no episode is labeled.
+    """
+    manifest = dataset.manifest
+    if not manifest.slices[slice_name].splits.get("labeled"):
+        raise UserError(
+            f"{dataset.describe()}: slice {slice_name} has no labeled episodes, and method {method} needs some; "
+            "import episodes with actions and split again"
+        )
+    if wanted.oracle:
+        pairs: list[Pair] = [(_everything(dataset, slice_name, with_actions=True), [])] * len(seeds)
+    elif wanted.redrawn:
+        pairs = _redrawn(dataset, slice_name, wanted, seeds)
+    else:
+        hidden = _ordered(dataset.episodes(slice_name, "unlabeled")) if unlabeled else []
+        pairs = [(_ordered(dataset.episodes(slice_name, "labeled")), hidden)] * len(seeds)
+    known, others = [pair[0] for pair in pairs], [pair[1] if unlabeled else [] for pair in pairs]
+    terminal = any(episode.terminal for own in (*known, *others) for episode in own)
+    free_nats = 1.0 if slice_name in FREE_NATS_SLICES else 0.0
+    sizes = Sizes(manifest.observation_size, manifest.action_size, terminal, free_nats)
+    return Data(sizes, known, others, window)
+
+
+def _everything(dataset: Dataset, slice_name: str, with_actions: bool) -> list[Episode]:
+    """The whole slice; `with_actions` gives the withheld ones back."""
+    hidden = dataset.episodes(slice_name, "unlabeled", with_actions=with_actions)
+    return _ordered([*dataset.episodes(slice_name, "labeled"), *hidden])
+
+
+def _redrawn(dataset: Dataset, slice_name: str, wanted: Labels, seeds: Sequence[int]) -> list[Pair]:
+    """The pair of each model by the rule of `split`, the rest stripped; equal draws share their lists."""
+    any_withheld = bool(dataset.manifest.slices[slice_name].splits.get("withheld"))
+    everything = _everything(dataset, slice_name, any_withheld)
+    known = [episode.episode_id for episode in everything if episode.action is not None]
+    draws = [wanted.draw(dataset.manifest, seed) for seed in seeds]
+    pairs: dict[tuple[float | None, int], Pair] = {}
+    for draw in set(draws):
+        drawn = labels.drawn(known, len(everything), *draw)
+        pairs[draw] = (
+            [episode for episode in everything if episode.episode_id in drawn],
+            [episode.stripped() for episode in everything if episode.episode_id not in drawn],
+        )
+    return [pairs[draw] for draw in draws]
+
+
+def _ordered(episodes: Iterable[Episode]) -> list[Episode]:
+    return sorted(episodes, key=lambda episode: rank("shard", 0, episode.episode_id))
+
+
+def _stacked(own: Sequence[Moments]) -> Moments:
+    mean, std = zip(*own, strict=True)
+    return torch.stack(mean), torch.stack(std)

@@ -1,0 +1,111 @@
+"""TD3+BC (Fujimoto & Gu 2021): TD3 whose actor also clones the actions of the data. Nothing is imagined.
+
+Hyper-parameters, network and normalisation are those of the authors' implementation (sfujim/TD3_BC).
+
+Shapes: N models, B transitions, O observation, A action, E critics.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lawm_data.config import check_least
+from lawm_data.nets.blocks import Init, Noise, Normalizer, PlainMLP, by_member, detached, to_members
+from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.windows import Batch
+
+CRITICS = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe's `agent.td3bc` section; batch counts transitions."""
+
+    updates: int = 200_000  # a fifth of the authors' million
+    units: int = 256
+    layers: int = 2
+    batch: int = 256
+    lr: float = 3e-4
+    discount: float = 0.99  # per agent step
+    target_rate: float = 0.005
+    target_noise: float = 0.2  # on the action of the target policy
+    noise_clip: float = 0.5
+    actor_every: int = 2  # critic updates
+    alpha: float = 2.5  # weight of the value against cloning
+
+    def __post_init__(self) -> None:
+        check_least("agent.td3bc", self, updates=1, units=1, layers=1, batch=1, actor_every=1, lr=0)
+
+
+def normalizer(mean: Tensor, std: Tensor) -> Normalizer:
+    """(x - mean) / (std + 0.001), not clipped."""
+    return Normalizer(mean, std + 1e-3, floor=0.0, clip=math.inf)
+
+
+class Agent(nn.Module):
+    """N deterministic actors with two critics each."""
+
+    def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int):
+        super().__init__()
+        self.config, self.normalizer, models = config, normalizer, len(seeds)
+        init, observation = Init(seeds), normalizer.mean.shape[-1]
+        self.actor = PlainMLP(init, observation, config.units, config.layers, action)
+        self.critics = PlainMLP(init.ensemble(CRITICS), observation + action, config.units, config.layers, 1)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.actor_optimizer = Optimizer([self.actor], models, config.lr, clip=math.inf)
+        self.critic_optimizer = Optimizer([self.critics], models, config.lr, clip=math.inf)
+
+    def critic_loss(self, batch: Batch, noise: Noise) -> Tensor:
+        """Squared errors against the clipped double-Q target, summed over the critics, [N, B]."""
+        c, (state, following) = self.config, self.normalizer(batch.observation)
+        action, reward, alive = batch.action[0], batch.reward[0], ~batch.terminal
+        with torch.no_grad():
+            shift = (noise.normal(1, *action.shape[1:])[0] * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
+            next_action = (torch.tanh(self.actor_target(following)) + shift).clamp(-1, 1)
+            value = _values(self.critic_targets, following, next_action).amin(0)
+            target = reward + c.discount * alive * value
+        return (_values(self.critics, state, action) - target).square().sum(0)
+
+    def actor_loss(self, batch: Batch) -> Tensor:
+        """Minus the first critic's value, scaled to alpha, and the squared distance to the data's action, [N, B]."""
+        state = self.normalizer(batch.observation[0])
+        action = torch.tanh(self.actor(state))
+        # the first of each model's critics, without gradients into it
+        value = detached(self.critics, torch.cat([state, action], -1), slice(0, None, CRITICS))[..., 0]
+        scale = self.config.alpha / value.detach().abs().mean(1, keepdim=True)
+        return (action - batch.action[0]).square().mean(-1) - scale * value
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """One step of the critics and, every second time, of actor and targets; returns metrics [N]."""
+        metrics = self._descend("critic", self.critic_loss(batch, noise), self.critic_optimizer)
+        if (noise.step + 1) % self.config.actor_every == 0:
+            metrics |= self._descend("actor", self.actor_loss(batch), self.actor_optimizer)
+            ema(self.critic_targets, self.critics, self.config.target_rate)
+            ema(self.actor_target, self.actor, self.config.target_rate)
+        return metrics
+
+    def policy(self):
+        """observation [N, B, O], first [N, B] -> action [N, B, A]; carries no state."""
+
+        @torch.no_grad()
+        def act(observation: Tensor, first: Tensor) -> Tensor:
+            return torch.tanh(self.actor(self.normalizer(observation)))
+
+        return act
+
+    def _descend(self, name: str, loss: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+        loss = loss.mean(1)
+        norm = optimizer.step(loss)
+        return {name: loss.detach(), f"{name}_norm": norm}
+
+
+def _values(critics: PlainMLP, state: Tensor, action: Tensor) -> Tensor:
+    """[E, N, B]"""
+    pairs = torch.cat([state, action], -1)
+    return by_member(critics(to_members(pairs, CRITICS)), CRITICS)[..., 0]

@@ -1,0 +1,125 @@
+"""Whose actions a run reads: the dataset's own draw, one made anew, or all; what is hidden stays hidden."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import random_episode
+from test_train import final, job
+
+from lawm_data import splitting, windows
+from lawm_data.errors import UserError
+from lawm_data.slicing import Config
+from lawm_data.store import Store
+from lawm_train import methods, stream, train
+from lawm_train.data import Labels
+
+META = {"layout": [["state", 5]], "action_size": 2, "repeat": None, "collected": "made", "credits": None, "slice": None}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A function from settings of `split` to the dataset that it writes of the same 30 episodes."""
+    root = tmp_path_factory.mktemp("workspace")
+    Store(root / "raw").create("custom:made", "made", META, [random_episode(k, 12 + k) for k in range(30)])
+
+    def split(name, **settings):
+        out = root / name
+        if not out.exists():
+            splitting.split(root, None, Config(**settings), out)
+        return stream.open_dataset(str(out))
+
+    return split
+
+
+def trained(dataset, path: Path, method="lawm", labels=None, seeds=(0,)):
+    return train.train(job(dataset, method, seeds, labels=labels), path)
+
+
+def equal(a, b):
+    ours, theirs = final(a), final(b)
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(x, theirs[name]) for name, x in ours.items())
+
+
+@pytest.mark.parametrize("method", ["lawm", "idm-td3bc"])
+def test_a_draw_made_anew_trains_the_very_numbers_of_a_dataset_that_was_split_with_it(folder, tmp_path, method):
+    ours, other = folder("a", label_frac=0.2), folder("b", label_frac=0.3, label_seed=5)
+    (run,) = trained(ours, tmp_path / "redrawn", method, Labels(fraction=0.3, seed=5))
+    (wanted,) = trained(other, tmp_path / "split", method)
+    assert equal(run, wanted)
+    keys = ("label_frac", "label_seed", "labeled", "oracle")
+    assert [run.config[key] for key in keys] == [wanted.config[key] for key in keys] == [0.3, 5, 8, False]
+
+
+def test_each_run_can_have_the_draw_of_its_own_seed(folder, tmp_path):
+    dataset = folder("a", label_frac=0.2)
+    job_of = job(dataset, "bc", [0, 1], labels=Labels(seed="own"))
+    data = train.load_data(job_of)
+    ids = [{episode.episode_id for episode in own} for own in data.labeled]
+    assert len(ids[0]) == len(ids[1]) == 6 and ids[0] != ids[1]
+    alone = train.load_data(job(folder("c", label_frac=0.2, label_seed=1), "bc"))
+    assert [e.episode_id for e in data.labeled[1]] == [e.episode_id for e in alone.labeled[0]]
+    runs = train.train(job_of, tmp_path)
+    assert [run.config["label_seed"] for run in runs] == [0, 1]
+
+
+@pytest.mark.parametrize("method", ["lawm", "clap"])
+def test_an_oracle_trains_as_on_a_dataset_that_hides_nothing(folder, tmp_path, method):
+    (run,) = trained(folder("a", label_frac=0.2), tmp_path / "oracle", method, Labels(oracle=True))
+    (wanted,) = trained(folder("all"), tmp_path / "all", method)
+    assert equal(run, wanted) and run.config["oracle"] and run.config["labeled"] == 28
+    assert run.path.name == f"custom-made-medium-replay-{method}-oracle-s0"
+
+
+def poisoned(monkeypatch, allowed=frozenset()):
+    """NaN for every withheld action that nobody was allowed to read, and where an action is unknown."""
+    read = stream.Dataset.episodes
+
+    def episodes(self, slice_, split, **how):
+        for episode in read(self, slice_, split, **how):
+            if split == "unlabeled" and episode.action is not None and episode.episode_id not in allowed:
+                episode = replace(episode, action=np.full_like(episode.action, np.nan))
+            yield episode
+
+    monkeypatch.setattr(stream.Dataset, "episodes", episodes)
+    monkeypatch.setattr(windows, "HIDDEN", float("nan"))
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_hidden_actions_touch_no_number_of_any_method(folder, tmp_path, monkeypatch, method):
+    dataset = folder("a", label_frac=0.2)
+    (clean,) = trained(dataset, tmp_path / "clean", method)
+    poisoned(monkeypatch)
+    (dirty,) = trained(dataset, tmp_path / "dirty", method)
+    assert equal(clean, dirty) and dirty.stopped is None
+
+
+def test_a_draw_made_anew_reads_the_drawn_actions_alone(folder, tmp_path, monkeypatch):
+    dataset, labels = folder("a", label_frac=0.2), Labels(seed=7)
+    drawn = {episode.episode_id for episode in train.load_data(job(dataset, labels=labels)).labeled[0]}
+    (clean,) = trained(dataset, tmp_path / "clean", labels=labels)
+    poisoned(monkeypatch, drawn)
+    (dirty,) = trained(dataset, tmp_path / "dirty", labels=labels)
+    assert equal(clean, dirty) and dirty.stopped is None
+
+
+def test_true_actions_stay_where_they_are_known_and_the_idm_fills_in_the_others(folder):
+    one = job(folder("a", label_frac=0.2), "idm-td3bc", [0, 1])
+    data = train.load_data(one)
+    method = train._build(one, data)
+    everything = method._relabeled(data)
+    for model in (0, 1):
+        known, filled = everything.labeled[model][:6], everything.labeled[model][6:]
+        assert all(np.array_equal(a.action, b.action) for a, b in zip(known, data.labeled[0], strict=True))
+        assert len(filled) == 22 and all(np.abs(episode.action).max() <= 1 for episode in filled)
+    assert not np.array_equal(everything.labeled[0][6].action, everything.labeled[1][6].action)
+
+
+def test_an_oracle_has_nothing_to_infer_or_to_draw():
+    with pytest.raises(UserError, match="take --method td3bc"):
+        methods.check("idm-td3bc", Labels(oracle=True))
+    with pytest.raises(UserError, match="nothing for --label-frac"):
+        methods.check("clap", Labels(oracle=True, fraction=0.1))
