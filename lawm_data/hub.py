@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
@@ -30,7 +31,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from lawm_data import files, shards
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, FileEntry, Manifest, folder_name
+from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest, folder_name
 
 PAPER_TASKS = {"walker-walk": "lawm-walker", "cheetah-run": "lawm-cheetah", "hopper-stand": "lawm-hopper"}
 _OURS_TO_KEEP = {".gitattributes"}  # the Hub's own: says which files go through LFS
@@ -84,9 +85,10 @@ class Remote:
 
         A file that differs is removed from the cache and reported (UserError).
         """
-        found = _download(self.repo, self.revision, path, self.cache, self._why_absent(path))
+        entry = self.manifest.files[path]
+        found = _download(self.repo, self.revision, path, self.cache, self._why_absent(path), entry.bytes)
         try:
-            return checked(found, self.manifest.files[path])
+            return checked(found, entry)
         except UserError:
             _remove(found)
             raise UserError(
@@ -112,8 +114,9 @@ def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Re
     with told(repo):
         known = revision is not None and _COMMIT.fullmatch(revision)
         commit = str(revision if known else HfApi().dataset_info(repo, revision=revision).sha)
-    path = _download(repo, commit, NAME, cache, f"holds no {NAME}, so it was not made by `lawm-data push`")
-    return Remote(repo, commit, Manifest.from_json(files.read_json(path), f"{repo}/{NAME}"), cache)
+    absent = f"holds no {NAME}, so it was not made by `lawm-data push`"
+    path = _download(repo, commit, NAME, cache, absent, MAX_BYTES)
+    return Remote(repo, commit, Manifest.read(path, f"{repo}/{NAME}"), cache)
 
 
 def checked(path: Path, entry: FileEntry) -> Path:
@@ -216,7 +219,7 @@ def _refuse_foreign(repo: str, head: str, remote: dict[str, RepoFile], env: str)
                 "--repo, or empty it first"
             )
         return
-    found = files.read_json(_download(repo, head, NAME, None, f"{NAME} has vanished; run again"))
+    found = files.read_json(_download(repo, head, NAME, None, f"{NAME} has vanished; run again", MAX_BYTES))
     other = found.get("env") if isinstance(found, dict) else None
     if other != env:
         raise UserError(f"{repo}: holds a dataset of {other}, not of {env}; name another with --repo")
@@ -271,11 +274,18 @@ def _commit(api: HfApi, folder: Path, repo: str, head: str, plan: _Plan) -> str:
     return commit
 
 
-def _download(repo: str, commit: str, path: str, cache: Path | None, absent: str) -> Path:
-    """One file at one commit, from the cache if it is there; `absent` is what to say where the repository has none."""
+def _download(repo: str, commit: str, path: str, cache: Path | None, absent: str, most: int) -> Path:
+    """One file at one commit, from the cache if it is there; `absent` is what to say where the repository has none.
+
+    UserError before the download where the file is larger than `most` bytes.
+    """
     with told(repo), files.told_if_full(cache or Path(constants.HF_HUB_CACHE)):
         try:
-            return Path(hf_hub_download(repo, path, repo_type="dataset", revision=commit, cache_dir=cache))
+            where: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "cache_dir": cache}
+            size = hf_hub_download(repo, path, **where, dry_run=True).file_size
+            if size > most:
+                raise UserError(f"{repo}: {path} has {size} bytes, expected {most} at most; none of it was fetched")
+            return Path(hf_hub_download(repo, path, **where))
         except RemoteEntryNotFoundError:
             raise UserError(f"{repo}: {absent}") from None
 

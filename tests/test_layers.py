@@ -16,7 +16,7 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
 errors
-episode files draw nets
+episode files draw nets arrow
 config envs runs
 rollout
 windows manifest
