@@ -126,11 +126,11 @@ def verify(dataset: Path | None, env: str | None, root: Path) -> None:
 @root_option
 def push(env: str | None, repo: str | None, private: bool, tag: str | None, with_actions: bool, root: Path) -> None:
     """Publish the dataset folder to the Hugging Face Hub in one commit."""
-    from lawm_data import hub, shards
+    from lawm_data import publish, shards
 
     folder = shards.find(root / "dataset", env)
     with files.lock(root):
-        hub.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
+        publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 
 
 if __name__ == "__main__":

@@ -123,11 +123,15 @@ class Manifest:
 
         All but the withheld actions: the order of rows in training follows from this digest, and hidden stays hidden.
         """
-        hidden = {path for _, split, path in self.shards() if split == "withheld"}
         value = self.to_json()
-        value["files"] = {path: entry for path, entry in value["files"].items() if path not in hidden}
+        value["files"] = {path: entry for path, entry in value["files"].items() if path not in self.withheld}
         canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def withheld(self) -> set[str]:
+        """The files with the stripped actions, which are published on demand only."""
+        return {path for _, split, path in self.shards() if split == "withheld"}
 
     def shards(self) -> Iterator[tuple[str, str, str]]:
         """(slice, split, file) of every shard, in the manifest's order."""

@@ -14,7 +14,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from loopback_hub import READ_TOKEN, TOKEN, LoopbackHub, Request, Response
 from made_dataset import made_episodes, make_dataset
 
-from lawm_data import files, hub
+from lawm_data import files, hub, publish
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
 
@@ -119,9 +119,9 @@ def test_smaller_split_deletes_stale_files_in_the_same_commit(fresh: LoopbackHub
 
 
 def test_paper_tasks_have_their_names() -> None:
-    assert hub.repository_name("walker-walk") == "lawm-walker"
-    assert hub.repository_name("ball_in_cup-catch") == "lawm-ball_in_cup-catch"
-    assert hub.repository_name("custom:made") == "lawm-custom-made"
+    assert publish.repository_name("walker-walk") == "lawm-walker"
+    assert publish.repository_name("ball_in_cup-catch") == "lawm-ball_in_cup-catch"
+    assert publish.repository_name("custom:made") == "lawm-custom-made"
 
 
 def test_dataset_of_another_env_is_refused(fresh: LoopbackHub, workspace: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_withheld_actions_that_are_not_there_cannot_be_published(published: Loop
 @pytest.mark.parametrize("repo", ["walker", "tester/a b", "tester/a/b"])
 def test_name_that_cannot_be_a_repository(workspace: Path, repo: str) -> None:
     with pytest.raises(UserError, match=f"{repo}: .*org/name"):
-        hub.push(workspace / "dataset" / "custom-made", repo, private=False, tag=None, with_actions=False)
+        publish.push(workspace / "dataset" / "custom-made", repo, private=False, tag=None, with_actions=False)
 
 
 def test_offline_mode_is_named() -> None:

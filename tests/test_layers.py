@@ -21,8 +21,9 @@ config envs runs
 rollout
 windows manifest
 store
-dreamer slicing labels shards card
-plan2explore importers statistics collect splitting hub bench
+dreamer slicing labels shards card transport
+plan2explore importers statistics collect splitting hub
+publish bench
 cli
 """
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore"}  # of lawm_data
