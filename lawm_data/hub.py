@@ -7,12 +7,14 @@ share one digest: a repository without them is whole, and only who asks for a wi
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from httpx2 import TimeoutException
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -141,6 +143,11 @@ def told(place: str, kind: str = "dataset") -> Iterator[None]:
     except LocalEntryNotFoundError as error:
         # hf_hub_download hides what went wrong in the cause
         raise UserError(f"{place}: {_reason(error.__cause__, kind)}") from None
+    except json.JSONDecodeError:
+        raise UserError(
+            f"{place}: {constants.ENDPOINT} did not answer as a Hub does; check HF_ENDPOINT, and whether the network "
+            "asks for a login"
+        ) from None
     except (HTTPError, OSError) as error:  # the latter from hf_xet, and from a file cut off where it looked whole
         raise UserError(f"{place}: {_reason(error, kind)}") from None
 
@@ -148,6 +155,8 @@ def told(place: str, kind: str = "dataset") -> Iterator[None]:
 def _reason(error: BaseException | None, kind: str) -> str:
     if isinstance(error, transport.Stalled):
         return f"the transfer from or to {constants.ENDPOINT} stalled ({error}); {AGAIN}"
+    if isinstance(error, TimeoutException):
+        return f"{constants.ENDPOINT} did not answer in time; {AGAIN}"
     if not isinstance(error, (HTTPError, ConnectionError, TimeoutError, type(None))):
         return f"the transfer failed ({str(error).splitlines()[0]}); {AGAIN}"
     if not isinstance(error, HfHubHTTPError):

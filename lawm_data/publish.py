@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.hf_api import RepoFile
 
 from lawm_data import files, hub, shards
@@ -192,17 +192,27 @@ def _commit(target: _Repository, head: str, plan: _Plan) -> str:
     additions = [CommitOperationAdd(path, content.folder / path) for path in plan.upload]
     deletions = [CommitOperationDelete(path, is_folder=False) for path in plan.delete]
     message = f"push: {len(additions)} files added or changed, {len(deletions)} deleted"
-    commit = _create(target, [*additions, *deletions], message, head)
+    try:
+        commit, lost = _create(target, [*additions, *deletions], message, head), None
+    except HfHubHTTPError as error:
+        if error.response.status_code != 412:
+            raise
+        commit, lost = hub.resolve(repo, None, target.kind), error  # perhaps it is ours, and its answer was lost
     left = _Plan.between(content, target.tree(commit))
+    if left.changes and lost:
+        raise lost
     if left.changes:
         raise UserError(f"{repo}: commit {commit[:8]} differs in {(left.upload + left.delete)[0]}; push again")
     return commit
 
 
 def _create(target: _Repository, operations: list[Operation], message: str, head: str) -> str:
+    """Repeated without harm: on a head that moved the Hub refuses with 412."""
     try:
-        made = target.api.create_commit(
-            target.name, operations, commit_message=message, repo_type=target.kind, parent_commit=head
+        made = patiently(
+            lambda: target.api.create_commit(
+                target.name, operations, commit_message=message, repo_type=target.kind, parent_commit=head
+            )
         )
     except RuntimeError as error:  # huggingface_hub wraps whatever ended the upload of a file
         if isinstance(error.__cause__, (OSError, HTTPError)):

@@ -56,7 +56,7 @@ def _read(response: httpx2.Response) -> httpx2.Response:
 def install() -> None:
     """Make huggingface_hub use `Client` in this process."""
     hooks = get_session().event_hooks  # huggingface_hub's own, which keep offline mode
-    set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True))
+    set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True, timeout=None))
 
 
 def patiently(call: Callable[[], _Result]) -> _Result:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,9 +46,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
+    """An answer; `cut`: bytes of the body after which the connection is closed; `rate`: bytes/s of the body.
+
+    Status 0 is no answer at all: the connection is closed.
+    """
+
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class LoopbackHub:
     """The server, running while it is entered.
 
     `requests` logs (method, path, status). `fault`, where set, sees every request first and may answer in the Hub's
-    place.
+    place; `spoil` sees every answer last and may change it.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -138,6 +146,7 @@ class LoopbackHub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.fault: Callable[[Request], Response | None] | None = None
+        self.spoil: Callable[[Request, Response], Response] | None = None
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self.server.daemon_threads = True
@@ -177,7 +186,7 @@ class LoopbackHub:
             except HubError as error:
                 response = error.response()
         self.requests.append((request.method, request.path, response.status))
-        return response
+        return self.spoil(request, response) if self.spoil else response
 
     def _dispatch(self, request: Request) -> Response:
         if request.token not in (None, TOKEN, READ_TOKEN):
@@ -427,13 +436,25 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             query = {key: values[-1] for key, values in parse_qs(url.query).items()}
             headers = {key.lower(): value for key, value in self.headers.items()}
             response = hub.answer(Request(self.command, url.path, query, headers, self.read_body()))
+            if response.status == 0:
+                self.close_connection = True
+                return
             self.send_response(response.status)
             for key, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
                 self.send_header(key, value)
             self.end_headers()
             if self.command != "HEAD":
                 with contextlib.suppress(ConnectionError):  # the client has gone
-                    self.wfile.write(response.body)
+                    self.send_body(response)
+
+        def send_body(self, response: Response) -> None:
+            if response.rate:
+                for place in range(len(response.body)):
+                    self.wfile.write(response.body[place : place + 1])
+                    time.sleep(1 / response.rate)
+                return
+            self.wfile.write(response.body[: response.cut])
+            self.close_connection = response.cut is not None
 
         do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
