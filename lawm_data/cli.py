@@ -46,7 +46,9 @@ def main() -> None:
 
 @main.command()
 @click.option("--env", required=True, help="dm_control task as domain-task, e.g. cheetah-run")
-@click.option("--policy", type=click.Choice(["random"]), help="who acts [default: the recipe's]")
+@click.option(
+    "--policy", type=click.Choice(["dreamer", "plan2explore", "random"]), help="who acts [default: the recipe's]"
+)
 @click.option("--seeds", type=click.IntRange(1), help="collectors, with seeds 0, 1, ... [default: the recipe's]")
 @click.option("--episodes", type=click.IntRange(1), help="episodes each [default: the recipe's]")
 @recipe_option
@@ -58,7 +60,7 @@ def collect(env: str, recipe: str, settings: tuple[str, ...], root: Path, **flag
 
     settings_of = config.load(recipe, settings, {"collect": collecting.Config}, {"collect": flags})
     with files.lock(root):
-        collecting.collect(root / "raw", env, settings_of["collect"])
+        collecting.collect(root, env, settings_of["collect"])
 
 
 @main.command("import")

@@ -1,58 +1,71 @@
 """The collector: rounds of episodes into the raw store, each made durable before the checkpoint that names the next.
 
-Episode k of seed s depends on (s, k) alone, whatever the round size and however often the collection was interrupted.
+An episode depends on (seed, order) and, where an agent learns, on the episodes before it; never on interruptions.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from lawm_data import envs, files
-from lawm_data.config import check_least
+from lawm_data import curves, dreamer, envs, files, parallel, plan2explore
+from lawm_data.config import as_dict, check_least
 from lawm_data.errors import UserError
+from lawm_data.learner import Learner
 from lawm_data.rollout import Policy, rollout
+from lawm_data.runs import Run, code_commit
 from lawm_data.store import Store
+
+TRAILING = 20  # episodes in the mean that the progress bar shows
 
 
 @dataclass(frozen=True)
 class Config:
     """The recipe's `collect` section."""
 
-    policy: Literal["random"] = "random"
+    policy: Literal["dreamer", "plan2explore", "random"] = "dreamer"
     seeds: int = 1  # collectors, with seeds 0, 1, ...
     episodes: int = 600  # of each seed
     repeat: int = 2  # simulator steps to an agent step
-    round: int = 10  # episodes rolled out in step and stored together; a kill costs at most these
+    round: int = 5  # episodes rolled out in step and stored together; a kill costs at most these
+    prefill: int = 5  # episodes of random actions before an agent acts
+    threads: int = 1  # of PyTorch, each seed; another number gives other rounding and so another history
+    device: str = "cpu"
+    dreamer: dreamer.Config = field(default_factory=dreamer.Config)
+    plan2explore: plan2explore.Config = field(default_factory=plan2explore.Config)
 
     def __post_init__(self) -> None:
-        check_least("collect", self, seeds=1, episodes=1, repeat=1, round=1)
+        check_least("collect", self, seeds=1, episodes=1, repeat=1, round=1, prefill=1, threads=1)
 
 
-def collect(raw_root: Path, env: str, config: Config) -> None:
-    """Collect `config.episodes` episodes of each seed into `<raw_root>/<env>/<policy>`, or what is missing of them."""
+def collect(root: Path, env: str, config: Config) -> None:
+    """Collect `config.episodes` episodes of each seed into `<root>/raw/<env>/<policy>`, or what is missing of them.
+
+    Several seeds run as processes, as many at a time as there are cores.
+    """
     spec = envs.spec(env, config.repeat)
-    store, source = Store(raw_root), config.policy
+    store, source = Store(root / "raw"), config.policy
     folder = store.root / env / source
     files.sweep(folder.parent)
     if source not in store.sources(env):
-        store.create(env, source, _meta(spec))
+        store.create(env, source, _meta(spec, config))
     made_with = store.meta(env, source)["repeat"]
     if made_with != config.repeat:
         raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
-    orders = [_resume(store, env, source, seed) for seed in range(config.seeds)]
-    total, done = config.seeds * config.episodes, sum(min(order, config.episodes) for order in orders)
-    workers = [envs.make(env, config.repeat) for _ in range(min(config.round, total - done))]
-    with tqdm(total=total, initial=done, desc=f"collect {env}", unit="episode", disable=None) as bar:
-        for seed, order in enumerate(orders):
-            _collect_seed(store, spec, config, seed, order, workers, bar)
-    print(f"{folder}: {total - done} episodes collected, {done} were there; next: lawm-data split")
+    before = [_resume(store, env, source, seed) for seed in range(config.seeds)]
+    left = [seed for seed, order in enumerate(before) if order < config.episodes]
+    parallel.run(_collect_seed, [(root, env, config, seed, place) for place, seed in enumerate(left)])
+    picture = root / "runs" / f"collect-{env}-{source}.png"
+    curves.draw(store.rows(env, source), config.repeat, picture)
+    new = sum(config.episodes - before[seed] for seed in left)
+    print(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: lawm-data split")
 
 
 def env_seed(seed: int, order: int) -> int:
@@ -71,26 +84,69 @@ def random_policy(action_size: int, seed: int, orders: Sequence[int]) -> Policy:
     return act
 
 
-def _collect_seed(
-    store: Store, spec: envs.Spec, config: Config, seed: int, order: int, workers: list[envs.SuiteEnv], bar: tqdm
-) -> None:
-    while order < config.episodes:
-        orders = range(order, min(order + config.round, config.episodes))
+def rounds(order: int, episodes: int, size: int) -> list[range]:
+    """The rounds from episode `order` on; they end at multiples of `size`, wherever a run was cut."""
+    ends = [*range(order - order % size + size, episodes, size), episodes]
+    return [range(first, end) for first, end in zip([order, *ends], ends, strict=False) if first < end]
+
+
+def _collect_seed(root: Path, env: str, config: Config, seed: int, place: int) -> None:
+    _Collector(root, env, config, seed).run(place)
+
+
+class _Collector:
+    """One seed: rolls out a round, stores it, learns from it, commits."""
+
+    def __init__(self, root: Path, env: str, config: Config, seed: int):
+        self.spec, self.config, self.seed = envs.spec(env, config.repeat), config, seed
+        self.store, self.source = Store(root / "raw"), config.policy
+        self.order = _resume(self.store, env, self.source, seed)
+        rows = [row for row in self.store.rows(env, self.source) if row.seed == seed]
+        self.returns = [row.episode_return for row in rows]
+        self.learner = None
+        if config.policy != "random":
+            run = Run(root / "runs" / f"collect-{env}-{self.source}-s{seed}")
+            run.begin(_run_config(self.spec, config, seed))
+            explore = config.plan2explore if config.policy == "plan2explore" else None
+            self.learner = Learner(self.spec, config.dreamer, explore, seed, run, config.device, config.threads)
+            self.learner.resume(self.order, self.store.read(rows))
+        self.workers = [envs.make(env, config.repeat) for _ in range(min(config.round, config.episodes - self.order))]
+
+    def run(self, place: int) -> None:
+        """Everything that is missing; `place`: the line of the progress bar."""
+        label, total = f"{self.spec.env} {self.source} s{self.seed}", self.config.episodes
+        with tqdm(
+            total=total, initial=self.order, desc=label, unit="episode", position=place, dynamic_ncols=True
+        ) as bar:
+            for orders in rounds(self.order, total, self.config.round):
+                self._round(orders, bar)
+                checkpoint = _checkpoint(self.store, self.spec.env, self.source, self.seed)
+                files.write_json(checkpoint, {"next_order": orders.stop})
+
+    def _round(self, orders: range, bar: tqdm) -> None:
+        learner = self.learner if orders.start >= self.config.prefill else None
+        policy = learner.policy(orders.start) if learner else random_policy(self.spec.action_size, self.seed, orders)
+        began = time.perf_counter()
         episodes = rollout(
-            workers[: len(orders)],
-            random_policy(spec.action_size, seed, orders),
-            [env_seed(seed, k) for k in orders],
-            env=spec.env,
-            source=config.policy,
-            seed=seed,
-            first_order=order,
+            self.workers[: len(orders)],
+            policy,
+            [env_seed(self.seed, k) for k in orders],
+            env=self.spec.env,
+            source=self.source,
+            seed=self.seed,
+            first_order=orders.start,
         )
+        seconds = time.perf_counter() - began
         for episode in episodes:
-            episode.validate(spec.observation_size, spec.action_size)
-        store.append(spec.env, config.policy, seed, episodes)
-        order = orders.stop
-        files.write_json(_checkpoint(store, spec.env, config.policy, seed), {"next_order": order})
+            episode.validate(self.spec.observation_size, self.spec.action_size)
+        self.store.append(self.spec.env, self.source, self.seed, episodes)
+        self.returns += [episode.episode_return for episode in episodes]
+        said = f"return {np.mean(self.returns[-TRAILING:]):.0f}"
         bar.update(len(orders))
+        bar.set_postfix_str(said)
+        if self.learner:
+            logged = {"return": float(np.mean(self.returns[-len(orders) :])), "rollout_seconds": round(seconds, 3)}
+            self.learner.learn(episodes, logged, lambda share: bar.set_postfix_str(f"{said}, learning {share:.0%}"))
 
 
 def _checkpoint(store: Store, env: str, source: str, seed: int) -> Path:
@@ -113,12 +169,38 @@ def _resume(store: Store, env: str, source: str, seed: int) -> int:
     return order
 
 
-def _meta(spec: envs.Spec) -> dict:
+def _run_config(spec: envs.Spec, config: Config, seed: int) -> dict[str, object]:
+    """Everything that a learner's history depends on; more episodes or seeds may be asked for later."""
+    settings = {
+        key: value for key, value in as_dict({"collect": config})["collect"].items() if key not in ("seeds", "episodes")
+    }
+    return {"env": spec.env, "seed": seed, "settings": {"collect": settings}, "code": code_commit()}
+
+
+def _meta(spec: envs.Spec, config: Config) -> dict[str, object]:
     return {
         "layout": [list(part) for part in spec.layout],
         "action_size": spec.action_size,
         "repeat": spec.repeat,
-        "collected": "random policy, uniform in [-1, 1] at every agent step",
+        "collected": _described(spec, config),
         "credits": None,
-        "slice": None,
+        "slice": "plan2explore" if config.policy == "plan2explore" else None,
     }
+
+
+def _described(spec: envs.Spec, config: Config) -> str:
+    """How widely actions are covered follows from the acting noise and the train ratio, so the card says both."""
+    if config.policy == "random":
+        return "random policy, uniform in [-1, 1] at every agent step"
+    c = config.dreamer
+    ratio = c.updates * c.batch * c.window / spec.episode_length
+    learned = (
+        f"first {config.prefill} episodes random; {c.updates} updates of {c.batch} windows of {c.window} an episode "
+        f"(train ratio {ratio:.0f})"
+    )
+    if config.policy == "plan2explore":
+        members = config.plan2explore.members
+        return (
+            f"Plan2Explore (Dreamer rewarded where {members} models disagree), the policy's mean, no noise; {learned}"
+        )
+    return f"Dreamer, actions sampled from the policy (entropy weight {c.entropy:g}), no other noise; {learned}"

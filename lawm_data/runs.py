@@ -56,9 +56,7 @@ class Run:
             return
         difference = _difference({**self.config, "code": None}, {**json.loads(json.dumps(config)), "code": None})
         if difference:
-            raise UserError(
-                f"{self.path}: was begun with other settings ({difference}); use --name or remove the folder"
-            )
+            raise UserError(f"{self.path}: was begun with other settings ({difference}); use another --name or --root")
 
     def log(self, row: dict[str, Any]) -> None:
         files.append_line(self.path / "metrics.jsonl", json.dumps(row))
@@ -84,6 +82,12 @@ class Run:
             files.write_json(folder / "state.json", state)
         for old in self.positions()[:-KEPT]:
             shutil.rmtree(self._checkpoint(old))
+
+    def discard(self, beyond: Position) -> None:
+        """Remove the checkpoints after `beyond`."""
+        for position in self.positions():
+            if position > beyond:
+                shutil.rmtree(self._checkpoint(position))
 
     def positions(self) -> list[Position]:
         """Checkpoints that are whole, oldest first."""

@@ -42,23 +42,37 @@ class Pool:
 
     def __init__(self, episodes: Iterable[Episode], labeled: bool, action_size: int, window: int = 1):
         """Raise UserError when there is no episode, or one is shorter than a window."""
+        self.labeled, self.action_size, self.window = labeled, action_size, window
+        self.rows, self.length, self.terminal = self._pack(episodes)  # rows: [sum(T + 1), O + A + 1]
+        if not len(self):
+            raise UserError(f"no {'labeled' if labeled else 'unlabeled'} episodes to train on")
+
+    def extend(self, episodes: Iterable[Episode]) -> None:
+        """Add episodes at the end."""
+        new = self._pack(episodes)
+        self.rows = torch.cat([self.rows, new[0]])
+        self.length, self.terminal = (
+            np.concatenate(pair) for pair in zip((self.length, self.terminal), new[1:], strict=True)
+        )
+
+    def _pack(self, episodes: Iterable[Episode]) -> tuple[Tensor, np.ndarray, np.ndarray]:
         rows, lengths, terminal = [], [], []
         for episode in episodes:
-            if episode.length < window:
+            if episode.length < self.window:
                 raise UserError(
-                    f"{episode.episode_id}: {episode.length} steps, shorter than a window of {window}; "
-                    "lower train.window or leave it out"
+                    f"{episode.episode_id}: {episode.length} steps, shorter than a window of {self.window}; "
+                    "lower the recipe's window, or leave it out"
                 )
-            rows.append(_packed(episode, labeled, action_size))
+            rows.append(_packed(episode, self.labeled, self.action_size))
             lengths.append(episode.length)
             terminal.append(episode.terminal)
-        if not rows:
-            raise UserError(f"no {'labeled' if labeled else 'unlabeled'} episodes to train on")
-        self.labeled, self.action_size = labeled, action_size
-        self.rows = torch.from_numpy(np.concatenate(rows))  # [sum(T + 1), O + A + 1]
-        self.length = np.array(lengths)
-        self.terminal = np.array(terminal)
-        self.start = np.cumsum(self.length + 1) - (self.length + 1)
+        packed = torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, 0)
+        return packed, np.array(lengths, int), np.array(terminal, bool)
+
+    @property
+    def start(self) -> np.ndarray:
+        """The first row of each episode."""
+        return np.cumsum(self.length + 1) - (self.length + 1)
 
     def __len__(self) -> int:
         return len(self.length)

@@ -19,8 +19,8 @@ from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
 from lawm_data.nets.dists import bounded_std, tanh_gaussian
 from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.nets.returns import lambda_return
-from lawm_data.nets.rssm import State
-from lawm_train.lawm import FilterPolicy, WorldModel
+from lawm_data.nets.rssm import Filter, State
+from lawm_train.lawm import WorldModel
 
 CRITICS = 2
 
@@ -101,19 +101,17 @@ class Agent(nn.Module):
         """One step of actor and critics from posterior states [T, N, B, ...]; returns metrics [N]."""
         states = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
         start = states.map(lambda x: x.detach().transpose(0, 1).flatten(1, 2))
-        self.world.requires_grad_(False)
         losses = self.loss(start, noise)
         metrics = {
             "actor_norm": self.actor_optimizer.step(losses["actor"].mean((0, 2))),
             "critic_norm": self.critic_optimizer.step(losses["critic"].mean((0, 2))),
         }
-        self.world.requires_grad_(True)
         ema(self.targets, self.critics, self.config.target_rate)
         return metrics | {name: loss.detach().mean((0, 2)) for name, loss in losses.items()}
 
-    def policy(self) -> FilterPolicy:
+    def policy(self) -> Filter:
         """Acts with tanh(mean)."""
-        return FilterPolicy(self.world, lambda feat, _: self.latent(feat, torch.tanh(self._policy(feat)[0])))
+        return self.world.filter(lambda feat, _: self.latent(feat, torch.tanh(self._policy(feat)[0])))
 
     def _policy(self, feat: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation before the tanh; the mean within +-5, where tanh still has a gradient."""

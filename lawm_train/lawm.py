@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from lawm_data.config import check_least
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached
-from lawm_data.nets.dists import bounded_std, gaussian_nll, kl_gaussian, kl_standard
+from lawm_data.nets.dists import balanced_kl, bounded_std, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.optim import Optimizer
-from lawm_data.nets.rssm import RSSM, State
+from lawm_data.nets.rssm import RSSM, Filter, State
 from lawm_data.windows import Batch
 
 
@@ -138,7 +138,7 @@ class WorldModel(nn.Module):
             inferred.append((*q, u))
             return torch.cat([batch.action[t][:, :n], self._decode_unlabeled(feat, u)], 1)
 
-        first = self._first(embed[0], state_noise[0])
+        first = self.rssm.first(embed[0], self.action_size, state_noise[0])  # q(s_0, a_0) of eq. 6, in both paths
         actions: Tensor | Callable[[State, int], Tensor] = batch.action if n == size else control
         states, action = self.rssm.rollout(first, actions, length, state_noise[1:], embed[1:])
         states = State(*(torch.cat([a[None], b]) for a, b in zip(first, states, strict=True)))
@@ -156,12 +156,13 @@ class WorldModel(nn.Module):
     def loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Observed]:
         """Unreduced terms [L or L+1, N, B] of the negative objective: eq. 7 labeled, eq. 8 unlabeled, eq. 11 both."""
         c, n = self.config, batch.num_labeled
+        assert c.free_nats is not None
         seen = self.observe(batch, noise)
         feat = seen.states.feat
         prior = Gaussian(*self.rssm.prior(seen.states.deter))
         terms = {
             "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
-            "state_kl": self._state_kl(Gaussian(seen.states.mean, seen.states.std), prior),
+            "state_kl": balanced_kl((seen.states.mean, seen.states.std), prior, c.balance, c.free_nats),
             "latent_kl": self._latent_kl(seen.latent, feat[:-1]),
             "reward": gaussian_nll(self.reward_head(feat[1:]), batch.reward[..., None], c.reward_sigma),  # eq. 11
         }
@@ -190,7 +191,7 @@ class WorldModel(nn.Module):
         windows = sum(weights[name] * term.sum(0) for name, term in terms.items())
         return ((m + self.config.unlabeled_weight * (1 - m)) * windows).mean(1)
 
-    def policy(self) -> FilterPolicy:
+    def policy(self) -> Filter:
         """The `prior-policy` control: u from the prior, decoded, no reinforcement learning."""
 
         def choose(feat: Tensor, step: int) -> Tensor:
@@ -198,25 +199,18 @@ class WorldModel(nn.Module):
             drawn = Noise([0], "prior-policy", step, feat.device).normal(1, feat.shape[1], prior.mean.shape[-1])[0]
             return prior.mean + prior.std * drawn
 
-        return FilterPolicy(self, choose)
+        return self.filter(choose)
 
-    def _first(self, embed: Tensor, noise: Tensor) -> State:
-        """s_0 filtered from zero state, zero action and o_0: q(s_0, a_0) of eq. 6, in both paths."""
-        action = embed.new_zeros(*embed.shape[:2], self.action_size)
-        return self.rssm.step(self.rssm.zeros(embed), action, noise, embed)
+    def filter(self, choose: Callable[[Tensor, int], Tensor]) -> Filter:
+        """Acts with the decoder's mean of the u that choose(feat [N, B, D+S], step) gives, [N, B, U]."""
+        act = lambda feat, step: self.decode_action(feat, choose(feat, step))  # noqa: E731
+        return Filter(self.rssm, self.embed, self.action_size, act)
 
     def _decode_unlabeled(self, feat: Tensor, u: Tensor) -> Tensor:
         """q(a_t | s_t, u_t), which is p(a_t | s_t, u_t) (below eq. 8)."""
         if self.config.decoder_grad_unlabeled:
             return self.decode_action(feat, u)
         return torch.tanh(detached(self.action_decoder, torch.cat([feat, u], -1)))
-
-    def _state_kl(self, posterior: Gaussian, prior: Gaussian) -> Tensor:
-        """KL(q(s_t|.) || p(s_t|.)), balanced; each time step of each window has its free nats."""
-        balance, free = self.config.balance, self.config.free_nats
-        towards = kl_gaussian(posterior.mean.detach(), posterior.std.detach(), *prior).clamp(min=free)
-        back = kl_gaussian(*posterior, prior.mean.detach(), prior.std.detach()).clamp(min=free)
-        return balance * towards + (1 - balance) * back
 
     def _latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
         """KL(q(u_t|.) || p(u_t|s_t)), unbalanced, no free nats."""
@@ -230,36 +224,6 @@ class WorldModel(nn.Module):
         alive = torch.ones_like(logit)
         alive[-1] = 1 - terminal.float()  # a true end is always a window's last state
         return F.binary_cross_entropy_with_logits(logit, alive, reduction="none")
-
-
-class FilterPolicy:
-    """Acts from observations: filters the state, chooses u, executes the decoder's mean.
-
-    The filter takes the posterior's mean and is fed with the executed action. State is carried between calls.
-    """
-
-    def __init__(self, world: WorldModel, choose: Callable[[Tensor, int], Tensor]):
-        """choose(feat [N, B, D+S], step) -> u [N, B, U]"""
-        self.world, self.choose = world, choose
-        self.state: State | None = None
-
-    @torch.no_grad()
-    def __call__(self, observation: Tensor, first: Tensor) -> Tensor:
-        """Observation [N, B, O] and first [N, B] (True where an episode begins) -> action [N, B, A]."""
-        embed = self.world.embed(observation)
-        if self.state is None or bool(first.all()):
-            self.state = self.world.rssm.zeros(embed)
-            self.action = embed.new_zeros(*embed.shape[:2], self.world.action_size)
-            self.steps = 0
-        elif bool(first.any()):
-            zeros, fresh = self.world.rssm.zeros(embed), first[..., None]
-            self.state = State(*(torch.where(fresh, a, b) for a, b in zip(zeros, self.state, strict=True)))
-            self.action = self.action.masked_fill(fresh, 0)
-        self.state = self.world.rssm.step(self.state, self.action, torch.zeros_like(self.state.mean), embed)
-        feat = self.state.feat
-        self.action = self.world.decode_action(feat, self.choose(feat, self.steps))
-        self.steps += 1
-        return self.action
 
 
 def _gaussian(parameters: Tensor) -> Gaussian:

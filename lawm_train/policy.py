@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lawm_data import config
 from lawm_data.errors import UserError
-from lawm_data.nets.blocks import Normalizer, join_models, split_models
-from lawm_data.nets.optim import Optimizer
+from lawm_data.nets import snapshot as snapshots
+from lawm_data.nets.blocks import Normalizer
 from lawm_data.runs import Position, Run
 from lawm_train import evaluate, lawm, methods
 from lawm_train.methods import AgentConfig, Method, Policy, Sizes, TrainConfig
@@ -50,28 +50,12 @@ def load(run: Run, position: Position | None = None) -> Method:
 
 
 def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-    """Each model's tensors (parameters, buffers, optimiser moments) and the optimisers' step counts."""
-    tensors: dict[str, Tensor] = {}
-    steps: dict[str, int] = {}
-    for name, module in method.modules.items():
-        tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-        for part, optimizer in _optimizers(module).items():
-            tensors |= {f"{name}.{part}.{key}": value for key, value in optimizer.state().items()}
-            steps[f"{name}.{part}"] = optimizer.steps
-    return split_models(tensors, models), {"optimizer_steps": steps}
+    """Each model's tensors and the rest of a checkpoint's state, see `Run.save`."""
+    tensors, steps = snapshots.snapshot(method.modules, models)
+    return tensors, {"optimizer_steps": steps}
 
 
 def restore(method: Method, runs: list[Run], position: Position | None = None) -> None:
     """Load the runs' checkpoints, one a model, into a method that holds as many models."""
     loaded = [run.load(position) for run in runs]
-    tensors, state = join_models([own for own, _ in loaded]), loaded[0][1]
-    for name, module in method.modules.items():
-        module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
-        for part, optimizer in _optimizers(module).items():
-            prefix = f"{name}.{part}."
-            own = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
-            optimizer.load(own, state["optimizer_steps"][f"{name}.{part}"])
-
-
-def _optimizers(module: nn.Module) -> dict[str, Optimizer]:
-    return {name: value for name, value in vars(module).items() if isinstance(value, Optimizer)}
+    snapshots.restore(method.modules, [own for own, _ in loaded], loaded[0][1]["optimizer_steps"])

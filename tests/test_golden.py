@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lawm_data import dreamer, plan2explore
 from lawm_data.nets.blocks import Noise
 from lawm_train import bc, clap, idm
 
@@ -56,7 +57,24 @@ def idm_losses():
     return [model.update(context, torch.zeros(1, 16, 2)) for _ in range(UPDATES)]
 
 
+def dreamer_losses(curious=False):
+    config = dreamer.Config(
+        window=6, deter=7, stoch=4, embed=6, hidden=5, units=6, layers=1, horizon=3, stride=2, bins=11
+    )
+    reward = None
+    if curious:
+        reward = plan2explore.Disagreement(plan2explore.Config(members=3, units=6, layers=1), [0], 11, 2, 6)
+    agent, made = dreamer.Dreamer(config, [0], 5, 2, reward), models.windows(counts=(7, 0))
+    return [agent.update(made.batch(i, "replay"), Noise([0], "learn", i)) for i in range(UPDATES)]
+
+
+def plan2explore_losses():
+    return dreamer_losses(curious=True)
+
+
 ALGORITHMS = {
+    "dreamer": dreamer_losses,
+    "plan2explore": plan2explore_losses,
     "lawm": lawm_losses,
     "clap_model": clap_model_losses,
     "clap_agent": clap_agent_losses,

@@ -16,17 +16,19 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
 errors
-episode files draw nets arrow
+episode files draw nets parallel arrow
 config envs runs
 rollout
 windows manifest
 store
-dreamer slicing labels shards card transport
-plan2explore importers statistics collect splitting hub
+curves dreamer slicing labels shards card transport
+plan2explore
+learner
+importers statistics collect splitting hub
 publish bench
 cli
 """
-WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore"}  # of lawm_data
+WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner"}  # of lawm_data
 TRAIN_LAYERS = """
 stream evaluate
 lawm

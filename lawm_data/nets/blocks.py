@@ -7,7 +7,7 @@ Shapes: N models (seeds), E members of an ensemble, T time, B batch, F features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -182,6 +182,6 @@ def split_models(tensors: dict[str, Tensor], models: int) -> list[dict[str, Tens
     return [{name: x[k].contiguous() for name, x in own.items()} for k in range(models)]
 
 
-def join_models(own: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def join_models(own: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The inverse of `split_models`."""
     return {name: torch.cat([tensors[name] for tensors in own]) for name in own[0]}

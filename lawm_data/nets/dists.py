@@ -38,3 +38,44 @@ def tanh_gaussian(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Ten
     # log(1 - tanh(x)^2), stable for large |x|
     log_jacobian = 2 * (math.log(2) - x - F.softplus(-2 * x))
     return torch.tanh(x), (log_normal - log_jacobian).sum(-1)
+
+
+def balanced_kl(posterior: tuple[Tensor, Tensor], prior: tuple[Tensor, Tensor], balance: float, free: float) -> Tensor:
+    """KL(posterior || prior) of (mean, std) pairs: `balance` of it trains the prior, the rest the posterior.
+
+    The nats below `free`, of each entry of [...], are free (Hafner et al. 2020, KL balancing).
+    """
+    towards = kl_gaussian(posterior[0].detach(), posterior[1].detach(), *prior).clamp(min=free)
+    back = kl_gaussian(*posterior, prior[0].detach(), prior[1].detach()).clamp(min=free)
+    return balance * towards + (1 - balance) * back
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): squashes large values of either sign (Hafner et al. 2023)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of `symlog`."""
+    return x.sign() * x.abs().expm1()
+
+
+class TwoHot:
+    """A scalar as weights of `bins` points, evenly spaced on symlog's scale (Hafner et al. 2023)."""
+
+    def __init__(self, bins: int, limit: float = 10.0):
+        """`limit`: the largest |symlog(x)|; 10 reaches |x| of 22,025."""
+        self.bins, self.limit = bins, limit
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """symexp of the expected point, [..., bins] -> [...]; smooth in the logits, so gradients may pass it."""
+        points = torch.linspace(-self.limit, self.limit, self.bins, device=logits.device)
+        return symexp(logits.softmax(-1) @ points)
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Cross-entropy of the value [...] spread over the two nearest points, under logits [..., bins]."""
+        place = (symlog(value).clamp(-self.limit, self.limit) + self.limit) * ((self.bins - 1) / (2 * self.limit))
+        at = place.long().clamp(0, self.bins - 2)[..., None]  # also where the value is NaN, which `above` passes on
+        above = place[..., None] - at
+        log_p = logits.log_softmax(-1)
+        return -(log_p.gather(-1, at) * (1 - above) + log_p.gather(-1, at + 1) * above)[..., 0]

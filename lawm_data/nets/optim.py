@@ -22,7 +22,8 @@ class Optimizer:
     def step(self, loss: Tensor) -> Tensor:
         """One step down `loss` [N]; returns the gradient norms [N] before clipping."""
         self.adam.zero_grad(set_to_none=True)
-        loss.sum().backward()
+        # none for what else the loss went through: an agent's goes through the world model
+        loss.sum().backward(inputs=[p for _, p in self.named])
         gradients = [p.grad for _, p in self.named if p.grad is not None]
         norm = torch.stack([g.reshape(self.models, -1).square().sum(1) for g in gradients]).sum(0).sqrt()
         scale = (self.clip / (norm + 1e-6)).clamp(max=1)

@@ -65,6 +65,10 @@ class RSSM(nn.Module):
             mean, std = _gaussian(self.posterior_head(torch.cat([deter, embed], -1)))
         return State(deter, torch.addcmul(mean, std, noise), mean, std)
 
+    def first(self, embed: Tensor, action: int, noise: Tensor) -> State:
+        """s_0 filtered from zero state, zero action (of size A) and the first embedding [N, B, E]; noise [N, B, S]."""
+        return self.step(self.zeros(embed), embed.new_zeros(*embed.shape[:2], action), noise, embed)
+
     def rollout(
         self, state: State, control: Control, length: int, noise: Tensor, embed: Tensor | None = None
     ) -> tuple[State, Tensor]:
@@ -82,6 +86,37 @@ class RSSM(nn.Module):
             states.append(state)
             actions.append(action)
         return State(*(torch.stack(field) for field in zip(*states, strict=True))), torch.stack(actions)
+
+
+class Filter:
+    """A policy: filters the state from observations, acts on it, and feeds the executed action back.
+
+    The filter takes the posterior's mean. State is carried between calls.
+    """
+
+    def __init__(
+        self, rssm: RSSM, embed: Callable[[Tensor], Tensor], action: int, act: Callable[[Tensor, int], Tensor]
+    ):
+        """embed: observation [N, B, O] -> [N, B, E]; action: A; act(feat [N, B, D+S], step) -> action [N, B, A]."""
+        self.rssm, self.embed, self.action_size, self.act = rssm, embed, action, act
+        self.state: State | None = None
+
+    @torch.no_grad()
+    def __call__(self, observation: Tensor, first: Tensor) -> Tensor:
+        """Observation [N, B, O] and first [N, B] (True where an episode begins) -> action [N, B, A]."""
+        embed = self.embed(observation)
+        if self.state is None or bool(first.all()):
+            self.state = self.rssm.zeros(embed)
+            self.action = embed.new_zeros(*embed.shape[:2], self.action_size)
+            self.steps = 0
+        elif bool(first.any()):
+            zeros, fresh = self.rssm.zeros(embed), first[..., None]
+            self.state = State(*(torch.where(fresh, a, b) for a, b in zip(zeros, self.state, strict=True)))
+            self.action = self.action.masked_fill(fresh, 0)
+        self.state = self.rssm.step(self.state, self.action, torch.zeros_like(self.state.mean), embed)
+        self.action = self.act(self.state.feat, self.steps)
+        self.steps += 1
+        return self.action
 
 
 def _gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,41 @@
+"""Returns against control steps, one line a collector."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from lawm_data import files
+from lawm_data.store import Row
+
+WINDOW = 20  # episodes of the moving mean
+
+
+def draw(rows: Sequence[Row], repeat: int, path: Path) -> None:
+    """Write a PNG: each episode's return as a dot, the moving mean as a line. Rows of one env, sorted."""
+    from matplotlib.figure import Figure
+
+    page = Figure(figsize=(7, 4), layout="constrained")
+    axes = page.subplots()
+    for k, ((source, seed), group) in enumerate(groupby(rows, lambda row: (row.source, row.seed))):
+        own = list(group)
+        steps = repeat * np.cumsum([row.length for row in own])
+        returns = np.array([row.episode_return for row in own])
+        axes.plot(steps, returns, ".", markersize=2, color=f"C{k}", alpha=0.4)
+        axes.plot(steps, _moving_mean(returns), color=f"C{k}", label=f"{source}, seed {seed}")
+    axes.set(title=rows[0].env, xlabel="control steps", ylabel="return")
+    axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _moving_mean(values: np.ndarray) -> np.ndarray:
+    """Over the last WINDOW values, or as many as there are."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    first = np.maximum(np.arange(len(values)) + 1 - WINDOW, 0)
+    return (sums[1:] - sums[first]) / (np.arange(len(values)) + 1 - first)

@@ -1,0 +1,189 @@
+"""Dreamer: a world model of states, actor and critic in its imagination (Hafner et al. 2019b, 2020, 2023).
+
+From DreamerV3: symlog observations, free nats, percentile return normalisation, a two-hot critic that starts at zero.
+The actor follows the gradient of imagined returns through the dynamics.
+
+Shapes: L transitions, H imagined steps, N models, B windows, P start states, O observation, A action, E embedding,
+D deter, S stoch.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lawm_data.config import check_least
+from lawm_data.nets.blocks import MLP, Init, Noise
+from lawm_data.nets.dists import TwoHot, balanced_kl, bounded_std, gaussian_nll, symlog, tanh_gaussian
+from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.returns import lambda_return
+from lawm_data.nets.rssm import RSSM, Filter, State
+from lawm_data.windows import Batch
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe's `collect.dreamer` section."""
+
+    updates: int = 25  # an episode; few, so that the history is long: it is what the slices are cut from
+    batch: int = 16  # windows
+    window: int = 50  # transitions
+    deter: int = 128
+    stoch: int = 32
+    embed: int = 128
+    hidden: int = 128  # RSSM layers
+    units: int = 128
+    layers: int = 2
+    observation_sigma: float = 0.3  # on symlog's scale
+    reward_sigma: float = 0.3
+    balance: float = 0.8  # share of the state KL that trains the prior
+    free_nats: float = 1.0
+    horizon: int = 15
+    stride: int = 4  # every stride-th posterior state starts an imagined rollout
+    discount: float = 0.99  # per agent step
+    lambda_: float = 0.95
+    entropy: float = 3e-4
+    target_rate: float = 0.02
+    bins: int = 101  # of the critic
+    lr: float = 1e-3  # of the world model
+    actor_lr: float = 3e-4
+    critic_lr: float = 3e-4
+    clip: float = 100.0
+
+    def __post_init__(self) -> None:
+        sizes = dict.fromkeys(("updates", "batch", "window", "deter", "stoch", "embed", "hidden", "units", "layers"), 1)
+        check_least("collect.dreamer", self, **sizes, horizon=1, stride=1, bins=2, lr=0, actor_lr=0, critic_lr=0)
+
+
+class Reward(Protocol):
+    """What the actor seeks, in place of the task's reward."""
+
+    def __call__(self, feat: Tensor, action: Tensor) -> Tensor:
+        """States feat [H+1, N, P, D+S] and the actions between them [H, N, P, A] -> rewards [H, N, P]."""
+        ...
+
+    def update(self, feat: Tensor, action: Tensor, embed: Tensor) -> dict[str, Tensor]:
+        """Learn from states and embeddings [L+1, N, B, .] and actions [L, N, B, A]; metrics [N]."""
+        ...
+
+
+class Dreamer(nn.Module):
+    """N agents side by side."""
+
+    scale: Tensor
+
+    def __init__(self, config: Config, seeds: list[int], observation: int, action: int, reward: Reward | None = None):
+        """`reward`: what the actor seeks; None: the predicted reward of the task."""
+        super().__init__()
+        c, init, models = config, Init(seeds), len(seeds)
+        feat = c.deter + c.stoch
+        self.config, self.action_size = config, action
+        object.__setattr__(self, "reward", reward)  # used, not owned: it is trained and saved on its own
+        self.reward: Reward | None
+        self.encoder = MLP(init, observation, c.units, c.layers, c.embed)
+        self.rssm = RSSM(init, action, c.embed, c.deter, c.stoch, c.hidden)
+        self.decoder = MLP(init, feat, c.units, c.layers, observation)
+        self.reward_head = MLP(init, feat, c.units, c.layers, 1)
+        self.actor = MLP(init, feat, c.units, c.layers, 2 * action)
+        self.critic = MLP(init, feat, c.units, c.layers, c.bins)
+        for parameter in self.critic.layers[-1].parameters():
+            nn.init.zeros_(parameter)  # all values start at 0, not at a random guess
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.two_hot = TwoHot(c.bins)
+        self.register_buffer("scale", torch.zeros(models, 1))  # moving range of the returns
+        self.optimizer = Optimizer([self.encoder, self.rssm, self.decoder, self.reward_head], models, c.lr, c.clip)
+        self.actor_optimizer = Optimizer([self.actor], models, c.actor_lr, c.clip)
+        self.critic_optimizer = Optimizer([self.critic], models, c.critic_lr, c.clip)
+
+    def embed(self, observation: Tensor) -> Tensor:
+        """Raw observation [..., N, B, O] -> embedding [..., N, B, E]."""
+        return self.encoder(symlog(observation))
+
+    def world_loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], State, Tensor]:
+        """Unreduced terms [L or L+1, N, B], posterior states 0..L, and their embeddings [L+1, N, B, E]."""
+        c, (length, _, size, _) = self.config, batch.action.shape
+        state_noise = noise.normal(length + 1, size, c.stoch)
+        embed = self.embed(batch.observation)
+        first = self.rssm.first(embed[0], self.action_size, state_noise[0])
+        states, _ = self.rssm.rollout(first, batch.action, length, state_noise[1:], embed[1:])
+        states = State(*(torch.cat([a[None], b]) for a, b in zip(first, states, strict=True)))
+        prior = self.rssm.prior(states.deter)
+        predicted = self.reward_head(states.feat[1:])
+        terms = {
+            "observation": gaussian_nll(self.decoder(states.feat), symlog(batch.observation), c.observation_sigma),
+            "state_kl": balanced_kl((states.mean, states.std), prior, c.balance, c.free_nats),
+            "reward": gaussian_nll(predicted, batch.reward[..., None], c.reward_sigma),
+        }
+        return terms, states, embed
+
+    def imagine(self, start: State, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
+        """States 0..H as feat [H+1, N, P, D+S], actions [H, N, P, A] and log pi [H, N, P], from start [N, P, ...]."""
+        horizon, points = self.config.horizon, start.deter.shape[1]
+        action_noise = noise.normal(horizon, points, self.action_size)
+        state_noise = noise.normal(horizon, points, self.config.stoch)
+        log_pi = []
+
+        def control(state: State, k: int) -> Tensor:
+            action, log_probability = tanh_gaussian(*self._actor(state.feat.detach()), action_noise[k])
+            log_pi.append(log_probability)
+            return action
+
+        states, actions = self.rssm.rollout(start, control, horizon, state_noise)
+        return torch.cat([start.feat[None], states.feat]), actions, torch.stack(log_pi)
+
+    def loss(self, start: State, noise: Noise) -> dict[str, Tensor]:
+        """Unreduced actor and critic losses [H, N, P] from detached posterior states [N, P, ...].
+
+        Moves the range of returns that the actor's loss is divided by.
+        """
+        c = self.config
+        feat, actions, log_pi = self.imagine(start, noise)
+        reward = self.reward(feat, actions) if self.reward else self.reward_head(feat[1:])[..., 0]
+        returns = lambda_return(reward, self.two_hot.mean(self.target(feat[1:])), c.discount, c.lambda_)
+        scale = self._moved_scale(returns.detach())
+        critic = self.two_hot.loss(self.critic(feat[:-1].detach()), returns.detach())
+        return {"actor": c.entropy * log_pi - returns / scale.clamp(min=1), "critic": critic}
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """One step of world model, reward function, actor and critic; metrics [N]."""
+        terms, states, embed = self.world_loss(batch, noise)
+        metrics = {
+            "world_norm": self.optimizer.step(torch.stack([term.mean((0, 2)) for term in terms.values()]).sum(0))
+        }
+        states = states.map(torch.Tensor.detach)
+        if self.reward:
+            metrics |= self.reward.update(states.feat, batch.action, embed.detach())
+        every = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
+        start = every.map(lambda x: x.transpose(0, 1).flatten(1, 2))
+        losses = self.loss(start, noise)
+        metrics["actor_norm"] = self.actor_optimizer.step(losses["actor"].mean((0, 2)))
+        metrics["critic_norm"] = self.critic_optimizer.step(losses["critic"].mean((0, 2)))
+        ema(self.target, self.critic, self.config.target_rate)
+        means = {name: term.detach().mean((0, 2)) for name, term in (terms | losses).items()}
+        return means | metrics | {"return_range": self.scale[:, 0].clone()}
+
+    def policy(self, noise: Noise | None = None) -> Filter:
+        """Acts with tanh(mean) or, given noise, with a sample of the policy (as in training)."""
+
+        def act(feat: Tensor, step: int) -> Tensor:
+            mean, std = self._actor(feat)
+            drawn = noise.normal(1, feat.shape[1], self.action_size)[0] if noise else torch.zeros_like(mean)
+            return torch.tanh(mean + std * drawn)
+
+        return Filter(self.rssm, self.embed, self.action_size, act)
+
+    def _actor(self, feat: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation before the tanh; the mean within +-5, where tanh still has a gradient."""
+        mean, raw = self.actor(feat).chunk(2, -1)
+        return 5 * torch.tanh(mean / 5), bounded_std(raw)
+
+    def _moved_scale(self, returns: Tensor) -> Tensor:
+        """Moving 5% to 95% range of each model's returns [H, N, P], as [N, 1]."""
+        flat = returns.transpose(0, 1).flatten(1)
+        low, high = torch.quantile(flat, flat.new_tensor([0.05, 0.95]), dim=1)[..., None]
+        self.scale.copy_(torch.where(self.scale == 0, high - low, torch.lerp(self.scale, high - low, 0.01)))
+        return self.scale

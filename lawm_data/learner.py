@@ -1,0 +1,139 @@
+"""A Dreamer collector between two rounds of episodes: networks, replay, run folder.
+
+Everything it does is a pure function of (seed, the episodes so far), so that a checkpoint is tensors and a count.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from lawm_data import dreamer, files, plan2explore
+from lawm_data.dreamer import Dreamer
+from lawm_data.envs import Spec
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.nets.blocks import Noise
+from lawm_data.nets.snapshot import restore, snapshot
+from lawm_data.plan2explore import Disagreement
+from lawm_data.rollout import Policy
+from lawm_data.runs import Position, Run
+from lawm_data.windows import Pool, Windows
+
+KEEP_EVERY = 25  # episodes between two policies that are kept for good
+ACTING = ("encoder", "rssm", "actor")  # what a kept policy needs of a Dreamer
+
+
+class Learner:
+    """One seed's Dreamer, with the task's reward or, given `explore`, with that of an ensemble's disagreement."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: dreamer.Config,
+        explore: plan2explore.Config | None,
+        seed: int,
+        run: Run,
+        device: str,
+        threads: int,
+    ):
+        torch.set_num_threads(threads)
+        self.spec, self.config, self.seed, self.run, self.device = spec, config, seed, run, device
+        curiosity = None
+        if explore:
+            feat = config.deter + config.stoch
+            curiosity = Disagreement(explore, [seed], feat, spec.action_size, config.embed).to(device)
+        self.explores = curiosity is not None
+        self.agent = build(spec, config, seed, curiosity).to(device)
+        self.modules: dict[str, nn.Module] = {"agent": self.agent} | ({"curiosity": curiosity} if curiosity else {})
+        self.replay: Pool | None = None
+
+    def resume(self, order: int, episodes: Iterable[Episode]) -> None:
+        """Continue after the first `order` episodes; UserError when there is no checkpoint of that time."""
+        if order == 0:
+            self.run.discard(Position(0, 0))
+            return
+        if Position(0, order) not in self.run.positions():
+            raise UserError(
+                f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, or "
+                "collect into another --root"
+            )
+        self.run.discard(Position(0, order))
+        tensors, state = self.run.load(Position(0, order))
+        restore(self.modules, [tensors], state["optimizer_steps"])
+        self._remember(episodes)
+
+    def policy(self, order: int) -> Policy:
+        """Acts in the round that begins with episode `order`: sampled for a task, the mean when exploring."""
+        noise = None if self.explores else Noise([self.seed], f"act/{order}", 0, self.device)
+        return on_arrays(self.agent.policy(noise), self.device)
+
+    def learn(self, episodes: Sequence[Episode], logged: dict[str, float], watch: Callable[[float], None]) -> None:
+        """Learn from a round and all before it; log metrics and `logged`, then write the checkpoint.
+
+        watch(share of the updates done). UserError when a metric is not finite.
+        """
+        began = time.perf_counter()
+        self._remember(episodes)
+        orders = range(episodes[0].order, episodes[-1].order + 1)
+        means = self._updates(orders, watch)
+        seconds = {"learn_seconds": round(time.perf_counter() - began, 3)}
+        self.run.log({"kind": "collect", "phase": "collect", "update": orders.stop, **logged, **seconds, **means})
+        tensors, steps = snapshot(self.modules, 1)
+        if orders.stop // KEEP_EVERY > orders.start // KEEP_EVERY:
+            acting = {key: x for key, x in tensors[0].items() if key.split(".")[1] in ACTING and "exp_avg" not in key}
+            files.write_bytes(policy_path(self.run, orders.stop), safetensors.torch.save(acting))
+        self.run.save(Position(0, orders.stop), tensors[0], {"optimizer_steps": steps})
+
+    def _remember(self, episodes: Iterable[Episode]) -> None:
+        if self.replay is None:
+            self.replay = Pool(episodes, True, self.spec.action_size, self.config.window)
+        else:
+            self.replay.extend(episodes)
+
+    def _updates(self, orders: range, watch: Callable[[float], None]) -> dict[str, float]:
+        """The updates that the episodes `orders` entitle to; mean metrics."""
+        assert self.replay is not None
+        c = self.config
+        windows = Windows([[self.replay]], [self.seed], c.window, [c.batch], self.device)
+        updates = range(orders.start * c.updates, orders.stop * c.updates)
+        sums: dict[str, Tensor] = {}
+        for update in updates:
+            noise = Noise([self.seed], "learn", update, self.device)
+            for name, value in self.agent.update(windows.batch(update, "replay"), noise).items():
+                sums[name] = sums[name] + value if name in sums else value
+            watch((update + 1 - updates.start) / len(updates))
+        means = {name: float(total) / len(updates) for name, total in sums.items()}
+        broken = [name for name, mean in means.items() if not math.isfinite(mean)]
+        if broken:
+            raise UserError(
+                f"{self.run.path}: {broken[0]} is not finite by episode {orders.stop}, last good checkpoint: episode "
+                f"{orders.start}; lower collect.dreamer.lr and collect into another --root"
+            )
+        return means
+
+
+def build(spec: Spec, config: dreamer.Config, seed: int, curiosity: Disagreement | None = None) -> Dreamer:
+    """A Dreamer of the env's sizes with the initial weights of the seed."""
+    return Dreamer(config, [seed], spec.observation_size, spec.action_size, curiosity)
+
+
+def policy_path(run: Run, next_order: int) -> Path:
+    return run.path / f"policy-{next_order:06d}.safetensors"
+
+
+def on_arrays(policy: Callable[[Tensor, Tensor], Tensor], device: str) -> Policy:
+    """A policy of one model on tensors [1, B, ...] as one on arrays [B, ...]."""
+
+    def act(observation: np.ndarray, first: np.ndarray) -> np.ndarray:
+        tensors = (torch.from_numpy(x)[None].to(device) for x in (observation, first))
+        return policy(*tensors)[0].cpu().numpy()
+
+    return act

@@ -1,0 +1,39 @@
+"""Modules and their optimisers as named tensors, one set a model: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from lawm_data.nets.blocks import join_models, split_models
+from lawm_data.nets.optim import Optimizer
+
+Modules = Mapping[str, nn.Module]
+
+
+def snapshot(modules: Modules, models: int) -> tuple[list[dict[str, Tensor]], dict[str, int]]:
+    """Each model's tensors (parameters, buffers, optimiser moments) and the optimisers' step counts."""
+    tensors: dict[str, Tensor] = {}
+    steps: dict[str, int] = {}
+    for name, module in modules.items():
+        tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+        for part, optimizer in _optimizers(module).items():
+            tensors |= {f"{name}.{part}.{key}": value for key, value in optimizer.state().items()}
+            steps[f"{name}.{part}"] = optimizer.steps
+    return split_models(tensors, models), steps
+
+
+def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], steps: Mapping[str, int]) -> None:
+    """Load the tensors of as many models as the modules hold."""
+    tensors = join_models(own)
+    for name, module in modules.items():
+        module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
+        for part, optimizer in _optimizers(module).items():
+            prefix = f"{name}.{part}."
+            moments = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+            optimizer.load(moments, steps[f"{name}.{part}"])
+
+
+def _optimizers(module: nn.Module) -> dict[str, Optimizer]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, Optimizer)}

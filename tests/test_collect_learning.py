@@ -1,0 +1,158 @@
+"""Laws of collecting with an agent that learns: interruptions leave no trace, and nothing is overwritten by mistake."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from lawm_data import dreamer, plan2explore
+from lawm_data.collect import Config, collect, rounds
+from lawm_data.errors import UserError
+from lawm_data.learner import Learner
+from lawm_data.runs import Run
+from lawm_data.store import Store
+
+ENV = "pendulum-swingup"
+TINY = dreamer.Config(
+    updates=2, batch=2, window=8, deter=6, stoch=3, embed=4, hidden=4, units=4, layers=1, horizon=2, bins=5
+)
+made = partial(
+    Config,
+    repeat=50,  # short episodes: 20 agent steps
+    round=2,
+    prefill=2,
+    dreamer=TINY,
+    plan2explore=plan2explore.Config(members=2, units=4, layers=1),
+)
+PROGRAM = """
+import sys
+sys.path.insert(0, "tests")
+from pathlib import Path
+from lawm_data.collect import collect
+import test_collect_learning as here
+if __name__ == "__main__":
+    collect(Path(sys.argv[1]), here.ENV, here.made(episodes=int(sys.argv[2])))
+"""
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file of the store and, of the run, the tensors; logs hold seconds."""
+    paths = [path for path in root.rglob("*") if path.suffix in (".h5", ".safetensors", ".json")]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths if path.name != "state.json"}
+
+
+def run_of(root: Path, policy: str = "dreamer") -> Run:
+    return Run(root / "runs" / f"collect-{ENV}-{policy}-s0")
+
+
+@pytest.mark.parametrize("policy", ["dreamer", "plan2explore"])
+def test_a_collection_in_parts_is_the_whole(tmp_path: Path, policy: str) -> None:
+    collect(tmp_path / "whole", ENV, made(policy=policy, episodes=9))
+    for episodes in (4, 8, 9):
+        collect(tmp_path / "parts", ENV, made(policy=policy, episodes=episodes))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    rows = Store(tmp_path / "whole" / "raw").rows(ENV)
+    assert {row.slice_name for row in rows} == {"plan2explore" if policy == "plan2explore" else None}
+
+
+def test_interruptions_at_any_point_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = made(episodes=8)
+    collect(tmp_path / "whole", ENV, config)
+    for owner, name in ((Learner, "learn"), (Learner, "policy"), (Run, "save"), (Run, "log")):
+        for call in (1, 2):
+            _interrupt(monkeypatch, owner, name, call)
+            with pytest.raises(KeyboardInterrupt):
+                collect(tmp_path / name, ENV, config)
+            monkeypatch.undo()
+        collect(tmp_path / name, ENV, config)
+        assert contents(tmp_path / name) == contents(tmp_path / "whole"), name
+
+
+def _interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int) -> None:
+    original, calls = getattr(owner, name), iter(range(1, 100))
+
+    def interrupted(*arguments: object, **words: object) -> object:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments, **words)
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_leave_no_trace(tmp_path: Path, kills: int) -> None:
+    """SIGKILL at random moments, each time rerun: the store and the learner equal the uninterrupted ones."""
+    episodes, draw = 4 * kills + 4, random.Random(kills)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "killed"), str(episodes)]
+    here = Path(__file__).parent.parent
+    killed = 0
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = len(list((tmp_path / "killed").rglob("*.h5")))
+        while process.poll() is None and len(list((tmp_path / "killed").rglob("*.h5"))) <= before:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+    assert killed == kills
+    assert len(list((tmp_path / "killed").rglob("*.h5"))) < episodes / 2, "the kills came too late to test anything"
+    subprocess.run(command, cwd=here, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    collect(tmp_path / "whole", ENV, made(episodes=episodes))
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert not list((tmp_path / "killed").rglob(".partial*"))
+
+
+def test_seeds_run_as_processes_and_learn_as_they_would_alone(tmp_path: Path) -> None:
+    collect(tmp_path / "both", ENV, made(episodes=4, seeds=2))
+    collect(tmp_path / "one", ENV, made(episodes=4))
+    both, one = contents(tmp_path / "both"), contents(tmp_path / "one")
+    assert both.items() >= one.items() and len(both) > len(one)
+
+
+def test_policies_are_kept_every_25_episodes(tmp_path: Path) -> None:
+    collect(tmp_path, ENV, made(episodes=52))
+    kept = sorted(path.name for path in run_of(tmp_path).path.glob("policy-*"))
+    assert kept == ["policy-000026.safetensors", "policy-000050.safetensors"]
+    tensors = safetensors.torch.load_file(run_of(tmp_path).path / kept[1])
+    assert {name.split(".")[1] for name in tensors} == {"encoder", "rssm", "actor"}
+    rows = list(run_of(tmp_path).metrics())
+    assert [row["update"] for row in rows] == list(range(2, 53, 2))
+    assert {"return", "rollout_seconds", "learn_seconds", "actor", "critic", "observation"} <= rows[0].keys()
+
+
+def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    collect(tmp_path, ENV, made(episodes=4))
+    before = contents(tmp_path)
+    with pytest.raises(
+        UserError, match=r"collect-pendulum-swingup-dreamer-s0: was begun with other settings \(.*round"
+    ):
+        collect(tmp_path, ENV, made(episodes=8, round=4))
+    for checkpoint in run_of(tmp_path).path.glob("checkpoint-*"):
+        checkpoint.rename(tmp_path / checkpoint.name)
+    with pytest.raises(UserError, match="no checkpoint of the learner after 4 episodes; restore the folder"):
+        collect(tmp_path, ENV, made(episodes=8))
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        checkpoint.rename(run_of(tmp_path).path / checkpoint.name)
+    assert contents(tmp_path) == before
+    collect(tmp_path, ENV, made(episodes=6))
+
+
+@pytest.mark.parametrize("order, episodes, size, ends", [(0, 7, 3, [3, 6, 7]), (4, 9, 3, [6, 9]), (5, 5, 2, [])])
+def test_rounds_end_at_multiples(order: int, episodes: int, size: int, ends: list[int]) -> None:
+    found = rounds(order, episodes, size)
+    assert [one.stop for one in found] == ends
+    assert [k for one in found for k in one] == list(range(order, episodes))
+
+
+def test_diverged_learning_stops_with_the_loss_and_the_last_checkpoint(tmp_path: Path) -> None:
+    wild = dreamer.Config(**{**vars(TINY), "lr": 1e30})
+    with pytest.raises(UserError, match=r"is not finite by episode \d+, last good checkpoint: episode \d+"):
+        collect(tmp_path, ENV, made(episodes=20, dreamer=wild))
