@@ -13,6 +13,13 @@ from lawm_data.manifest import Manifest
 
 FIGURE = "figures/returns.png"
 COLUMNS = ("mean", "std", "min", "p25", "median", "p75", "max")
+BIBTEX = """@article{alles2025lawm,
+  title   = {Latent Action World Models for Control with Unlabeled Trajectories},
+  author  = {Alles, Marvin and Zhang, Xingyuan and van der Smagt, Patrick and Becker-Ehmck, Philip},
+  journal = {arXiv preprint arXiv:2512.10016},
+  year    = {2025},
+}
+"""
 _EPISODE = "o_0 --a_0--> o_1 (r_0) --a_1--> o_2 (r_1) ... --a_{T-1}--> o_T (r_{T-1})"
 
 
@@ -47,7 +54,12 @@ def render(manifest: Manifest) -> str:
     """README.md of the dataset folder: `configs:` for plain `datasets`, then the page for people."""
     header = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=True, width=120)
     sections = [_introduction(manifest), _loading(manifest), _returns(manifest), _schema(manifest), _origin(manifest)]
-    return f"---\n{header}---\n" + "\n".join(sections)
+    return f"---\n{header}---\n" + "\n".join([*sections, citation()])
+
+
+def citation() -> str:
+    """The section that names the paper."""
+    return f"## Citation\n\n```bibtex\n{BIBTEX}```\n"
 
 
 def _metadata(manifest: Manifest) -> dict[str, Any]:

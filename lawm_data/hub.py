@@ -33,6 +33,7 @@ from lawm_data.errors import UserError
 from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest
 
 AGAIN = "run the same command again, it continues where it was"
+_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _checked: set[tuple[str, str, tuple[int, int] | None]] = set()
 
@@ -83,6 +84,12 @@ def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Re
     absent = f"holds no {NAME}, so it was not made by `lawm-data push`"
     path = download(repo, commit, NAME, MAX_BYTES, absent, cache=cache)
     return Remote(repo, commit, Manifest.read(path, f"{repo}/{NAME}"), cache)
+
+
+def parse_id(where: str) -> tuple[str, str | None] | None:
+    """(repository, revision) of `org/name[@revision]`, None for what is no such id."""
+    found = _HUB_ID.fullmatch(where)
+    return (found["repo"], found["revision"]) if found else None
 
 
 def resolve(repo: str, revision: str | None, kind: str = "dataset") -> str:

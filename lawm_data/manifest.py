@@ -106,8 +106,8 @@ class Manifest:
             )
         _check_types(cls, value, where)
         value["layout"] = [(name, size) for name, size in value["layout"]]
-        value["slices"] = {k: _entry(SliceEntry, v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
-        value["files"] = {k: _entry(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
+        value["slices"] = {k: parse(SliceEntry, v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
+        value["files"] = {k: parse(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
         manifest = cls(**value)
         _check(manifest, where)
         return manifest
@@ -159,21 +159,22 @@ def folder_name(env: str) -> str:
     return env.replace(":", "-")
 
 
-def _entry(cls: type, value: Any, where: str) -> Any:
+def parse(cls: type, value: Any, where: str, cure: str = "run split again") -> Any:
+    """A dataclass from parsed JSON; UserError names `where`, the key that is missing, unknown or wrong, the cure."""
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected an object; restore the file or run split again")
-    _check_types(cls, value, where)
+        raise UserError(f"{where}: expected a JSON object; restore the file, or {cure}")
+    _check_types(cls, value, where, cure)
     return cls(**value)
 
 
-def _check_types(cls: Any, value: dict[str, Any], where: str) -> None:
+def _check_types(cls: Any, value: dict[str, Any], where: str, cure: str = "run split again") -> None:
     hints = get_type_hints(cls)
     for key in sorted(hints.keys() ^ value.keys()):
-        raise UserError(f"{where}: {'missing' if key in hints else 'unknown'} key '{key:.60}'; run split again")
+        raise UserError(f"{where}: {'missing' if key in hints else 'unknown'} key '{key:.60}'; {cure}")
     for key, hint in hints.items():
         if not _matches(value[key], hint):
             expected = getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
-            raise UserError(f"{where}: '{key}' is {value[key]!r:.60}, expected {expected}; run split again")
+            raise UserError(f"{where}: '{key}' is {value[key]!r:.60}, expected {expected}; {cure}")
 
 
 def _matches(value: Any, hint: Any) -> bool:

@@ -23,6 +23,7 @@ from torch import Tensor
 from lawm_data import files
 from lawm_data.errors import UserError
 
+NOT_COMPARED = {"code": None, "about": None}  # of the config: may differ when a run continues
 KEPT = 2  # checkpoints; two, so that seeds side by side cut between two writes still share one
 
 
@@ -54,7 +55,8 @@ class Run:
         if not path.exists():
             files.write_json(path, config)
             return
-        difference = _difference({**self.config, "code": None}, {**json.loads(json.dumps(config)), "code": None})
+        before, now = self.config, json.loads(json.dumps(config))
+        difference = _difference({**before, **NOT_COMPARED}, {**now, **NOT_COMPARED})
         if difference:
             raise UserError(f"{self.path}: was begun with other settings ({difference}); use another --name or --root")
 

@@ -82,7 +82,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None) -> s
         raise UserError(f"{', '.join(map(str, paths))}: nothing was evaluated yet; let the training finish")
     files.write_text(out / "scores.csv", as_csv(found))
     with files.new_file(out / "curves.png") as temporary:
-        _draw(found, temporary, reference)
+        draw(found, temporary, reference)
     return table(found)
 
 
@@ -120,7 +120,7 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     saved = run.config
     if saved["repeat"] is None:
         raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")
-    acting = policy.from_pretrained(path, policy_name)
+    acting = policy.acting(policy.load(Run(path)), policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
     mean, std = float(np.mean(own)), float(np.std(own))
     position = run.positions()[-1]
@@ -137,7 +137,8 @@ def _by_method(found: Iterable[Point]) -> dict[tuple[str, str, str], list[list[P
     return {key: list(seeds.values()) for key, seeds in runs.items()}
 
 
-def _draw(found: Sequence[Point], path: Path, reference: float | None) -> None:
+def draw(found: Sequence[Point], path: Path, reference: float | None = None) -> None:
+    """A PNG of the curves; the same points give the same bytes."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -6,7 +6,6 @@ same rows at about an eighth of the speed (`make bench`).
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,13 +18,12 @@ import numpy as np
 from lawm_data import shards
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.hub import checked, pin
+from lawm_data.hub import checked, parse_id, pin
 from lawm_data.manifest import NAME, Manifest
 
 DEFAULT_SLICE = "medium-replay"
 SPLITS = ("labeled", "unlabeled", "validation")
 _Fetched = TypeVar("_Fetched")
-_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?")
 
 
 def open_dataset(where: str, cache: Path | None = None) -> Dataset:
@@ -36,11 +34,11 @@ def open_dataset(where: str, cache: Path | None = None) -> Dataset:
     folder = Path(where)
     if (folder / NAME).is_file():
         return Dataset(Folder(folder, Manifest.load(folder)))
-    hub_id = _HUB_ID.fullmatch(where)
+    hub_id = parse_id(where)
     if folder.exists() or not hub_id:
         state = f"a path without {NAME}" if folder.exists() else "no folder and no Hub id (org/name or org/name@v1)"
         raise UserError(f"{where}: {state}, so no dataset; name a folder that `lawm-data split` wrote")
-    return Dataset(pin(hub_id["repo"], hub_id["revision"], cache))
+    return Dataset(pin(*hub_id, cache))
 
 
 class Source(Protocol):
@@ -48,6 +46,10 @@ class Source(Protocol):
 
     @property
     def manifest(self) -> Manifest: ...
+
+    @property
+    def repo(self) -> str | None:
+        """Its name on the Hub, None for a folder."""
 
     @property
     def revision(self) -> str | None:
@@ -65,6 +67,7 @@ class Folder:
 
     path: Path
     manifest: Manifest
+    repo: str | None = None
     revision: str | None = None
 
     def pull(self, path: str) -> Path:
@@ -93,6 +96,11 @@ class Dataset:
     def revision(self) -> str | None:
         """The pinned commit's sha, None for a folder."""
         return self.source.revision
+
+    @property
+    def repo(self) -> str | None:
+        """Its name on the Hub, None for a folder."""
+        return self.source.repo
 
     @property
     def slices(self) -> list[str]:

@@ -52,6 +52,7 @@ class Job:
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
             "sizes": asdict(sizes),
             "settings": config.as_dict(self.configs),
+            "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
             "code": code_commit(),
         }
 

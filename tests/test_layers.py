@@ -34,9 +34,11 @@ stream evaluate
 lawm
 clap td3bc bc idm
 methods
+pretrained
 policy
 diagnostics train
 grid report
+share
 cli
 """
 
