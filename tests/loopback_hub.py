@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 USER = "tester"
 TOKEN = "hf_test"  # may write
+SECRET = "hf_XqNeedleInAHaystack7"  # may write; found nowhere else
 READ_TOKEN = "hf_read"  # may only read
 LFS_SUFFIXES = (".arrow", ".parquet", ".png", ".safetensors")
 GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
@@ -189,7 +190,7 @@ class LoopbackHub:
         return self.spoil(request, response) if self.spoil else response
 
     def _dispatch(self, request: Request) -> Response:
-        if request.token not in (None, TOKEN, READ_TOKEN):
+        if request.token not in (None, TOKEN, SECRET, READ_TOKEN):
             raise HubError(401, "Invalid credentials in Authorization header")
         for method, pattern, function in ROUTES:
             match = pattern.fullmatch(request.path)
@@ -231,7 +232,7 @@ class LoopbackHub:
 def may_write(request: Request) -> None:
     if request.token is None:
         raise HubError(401, "Invalid username or password.")
-    if request.token != TOKEN:
+    if request.token not in (TOKEN, SECRET):
         raise HubError(403, "You have read access but not the required permissions for this operation")
 
 
@@ -239,7 +240,7 @@ def may_write(request: Request) -> None:
 def whoami(hub: LoopbackHub, request: Request) -> Response:
     if request.token is None:
         raise HubError(401, "Invalid username or password.")
-    role = "write" if request.token == TOKEN else "read"
+    role = "read" if request.token == READ_TOKEN else "write"
     return as_json({"type": "user", "name": USER, "orgs": [], "auth": {"accessToken": {"role": role}}})
 
 
