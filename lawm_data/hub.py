@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from httpx2 import TimeoutException
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 )
 
 from lawm_data import files, shards, transport
+from lawm_data.cache import hold, make_room
 from lawm_data.errors import UserError
 from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest
 
@@ -42,12 +43,20 @@ transport.install()
 
 @dataclass(frozen=True)
 class Remote:
-    """A dataset repository pinned to one commit. Nothing is downloaded before it is asked for."""
+    """A dataset repository pinned to one commit. Nothing is downloaded before it is asked for.
+
+    follows: whether no revision was named, so that this is what main was.
+    """
 
     repo: str
     revision: str
     manifest: Manifest
     cache: Path | None
+    follows: bool = False
+
+    def at(self, revision: str) -> Remote:
+        """The same repository at another commit."""
+        return pin(self.repo, revision, self.cache)
 
     def pull(self, path: str) -> Path:
         """The local copy of `path`, downloaded unless cached, with the size and sha256 of the manifest.
@@ -82,8 +91,14 @@ def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Re
     """
     commit = resolve(repo, revision)
     absent = f"holds no {NAME}, so it was not made by `lawm-data push`"
+    new = try_to_load_from_cache(repo, NAME, cache, commit, "dataset") is None
     path = download(repo, commit, NAME, MAX_BYTES, absent, cache=cache)
-    return Remote(repo, commit, Manifest.read(path, f"{repo}/{NAME}"), cache)
+    remote = Remote(repo, commit, Manifest.read(path, f"{repo}/{NAME}"), cache, follows=revision is None)
+    hold(path)
+    if new:
+        published = remote.manifest.files.keys() - remote.manifest.withheld
+        make_room(cache, sum(remote.manifest.files[name].bytes for name in published))
+    return remote
 
 
 def parse_id(where: str) -> tuple[str, str | None] | None:

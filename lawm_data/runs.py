@@ -41,9 +41,14 @@ class Run:
         self.path = Path(path)
 
     @property
+    def exists(self) -> bool:
+        """Whether it was begun."""
+        return (self.path / "config.json").is_file()
+
+    @property
     def config(self) -> dict[str, Any]:
         """Raise UserError when the folder is no run."""
-        if not (self.path / "config.json").is_file():
+        if not self.exists:
             raise UserError(f"{self.path}: no run here (config.json is missing); name a folder under runs/")
         return files.read_json(self.path / "config.json")
 

@@ -6,7 +6,7 @@ Nothing is unpickled, and the file of tensors is compared with the size and sha2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,10 @@ def write(folder: Path, run_config: Mapping[str, Any], position: Position, tenso
     """Write both files; `run_config` is a run's config.json."""
     kept = {key: value.contiguous().cpu() for key, value in tensors.items()}
     files.write_bytes(folder / TENSORS, safetensors.torch.save(kept))
-    made = {
-        "schema_version": SCHEMA_VERSION,
-        **position._asdict(),
-        "tensors": asdict(shards.entry_of(folder / TENSORS)),
-    }
-    files.write_json(folder / NAME, {"about": {}, **run_config, **made})
+    known = {field.name: run_config[field.name] for field in fields(_File) if field.name in run_config}
+    entry = asdict(shards.entry_of(folder / TENSORS))
+    made = {"schema_version": SCHEMA_VERSION, **position._asdict(), "tensors": entry}
+    files.write_json(folder / NAME, {"about": {}, **known, **made})
     return find(str(folder))
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import click
 import numpy as np
 
 from lawm_data import shards
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.hub import checked, parse_id, pin
+from lawm_data.hub import Remote, checked, parse_id, pin
 from lawm_data.manifest import NAME, Manifest
 
 DEFAULT_SLICE = "medium-replay"
@@ -117,6 +118,17 @@ class Dataset:
             return wanted
         there = ", ".join(self.slices) or "none: collect more episodes and split again"
         raise UserError(f"{self.describe()}: no slice '{wanted}'; choose with --slice, there is {there}")
+
+    def as_begun(self, revision: str | None) -> Dataset:
+        """The dataset at the commit that a run began with, where main has moved since and no other was asked for."""
+        source = self.source
+        if not isinstance(source, Remote) or not source.follows or revision in (None, source.revision):
+            return self
+        click.echo(
+            f"{source.repo} has changed since this run began: it continues with commit {revision[:8]}; to train on "
+            f"{source.revision[:8]}, use another --name"
+        )
+        return Dataset(source.at(revision))
 
     def episodes(
         self, slice_: str, split: str, *, seed: int | None = None, with_actions: bool = False

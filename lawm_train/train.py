@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,10 @@ class Job:
 
 def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
     """Train (or continue) a job; returns its run folders, `<name>-s<seed>` under runs_root."""
+    runs = [Run(runs_root / f"{name or _default_name(job)}-s{seed}") for seed in job.seeds]
+    job = _as_begun(job, runs)
     data = load_data(job)
     method = _build(job, data)
-    runs = [Run(runs_root / f"{name or _default_name(job)}-s{seed}") for seed in job.seeds]
     for run, seed in zip(runs, job.seeds, strict=True):
         run.begin(job.run_config(seed, data.sizes, len(data.labeled[0])))
     phases = method.phases(data)
@@ -71,6 +72,14 @@ def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
     click.echo(_announcement(job, data, phases, start))
     fit(method, phases, runs, start or Position(0, 0), job)
     return runs
+
+
+def _as_begun(job: Job, runs: list[Run]) -> Job:
+    """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
+    for run in runs:
+        if run.exists:
+            return replace(job, dataset=job.dataset.as_begun(run.config["dataset"]["revision"]))
+    return job
 
 
 def load_data(job: Job) -> Data:

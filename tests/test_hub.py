@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,3 +222,35 @@ def test_name_that_cannot_be_a_repository(workspace: Path, repo: str) -> None:
 def test_offline_mode_is_named() -> None:
     with pytest.raises(UserError, match="tester/made: HF_HUB_OFFLINE"), hub.told("tester/made"):
         raise OfflineModeIsEnabled
+
+
+def test_killed_push_shows_nothing_and_sends_nothing_twice(fresh: LoopbackHub, tmp_path: Path) -> None:
+    """Contents of its own, as the server keeps what other tests have sent."""
+    make_dataset(tmp_path / "dataset" / "custom-made", made_episodes(length=70), per_shard=4)
+    arrived, hanging = [], threading.Event()
+
+    def hang(request: Request) -> Response | None:
+        if request.method == "PUT":
+            arrived.append(request.path)
+            if len(arrived) == 6:
+                hanging.set()
+            if len(arrived) >= 6:
+                time.sleep(20)
+        return None
+
+    fresh.fault = hang
+    with subprocess.Popen(
+        [sys.executable, "-m", "lawm_data.cli", "push", "--root", str(tmp_path)],
+        env={**os.environ, **fresh.environment(), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert hanging.wait(60)
+        process.kill()
+    assert digests(fresh) == {}
+    fresh.fault = None
+    fresh.requests.clear()
+    pushed(fresh, tmp_path)
+    assert digests(fresh) == expected(tmp_path / "dataset" / "custom-made")
+    sent = {path for method, path, _ in fresh.requests if method == "PUT"}
+    assert sent and not sent & set(arrived[:5]) and commits(fresh) == 1

@@ -21,7 +21,7 @@ config envs runs
 rollout
 windows manifest
 store
-curves dreamer slicing labels shards card transport
+curves dreamer slicing labels shards card transport cache
 plan2explore
 learner
 importers statistics collect splitting hub
