@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lawm_data import table4
 from lawm_data.manifest import Manifest
+from lawm_data.table4 import COLUMNS
 
 FIGURE = "figures/returns.png"
-COLUMNS = ("mean", "std", "min", "p25", "median", "p75", "max")
 FEATURES = [  # shards.SCHEMA, in the words of `datasets`
     {"name": "episode_id", "dtype": "string"},
     {"name": "source", "dtype": "string"},
@@ -33,34 +34,34 @@ BIBTEX = """@article{alles2025lawm,
   year    = {2025},
 }
 """
+Returns = tuple[Sequence[float], Sequence[float]]
+"""Of all trajectories, and of the labeled ones among them."""
 _EPISODE = "o_0 --a_0--> o_1 (r_0) --a_1--> o_2 (r_1) ... --a_{T-1}--> o_T (r_{T-1})"
 
 
-def statistics(returns: Sequence[float]) -> dict[str, float]:
-    """A row of Table 4: mean, std (of the population), min, quartiles, max; empty for no returns."""
-    if not returns:
-        return {}
-    values = np.asarray(returns, np.float64)
-    p25, median, p75 = np.percentile(values, [25, 50, 75])
-    row = (values.mean(), values.std(), values.min(), p25, median, p75, values.max())
-    return {name: round(float(value), 4) for name, value in zip(COLUMNS, row, strict=True)}
-
-
-def figure(returns: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
-    """PNG with one histogram a slice, of all and of the labeled returns. The same returns give the same bytes."""
+def figure(*datasets: Mapping[str, Returns]) -> bytes:
+    """PNG with a row of histograms a dataset, one histogram a slice. The same returns give the same bytes."""
     from matplotlib.figure import Figure
 
-    page = Figure(figsize=(4 * len(returns), 3), layout="constrained")
-    panels = page.subplots(1, len(returns), squeeze=False)[0]
-    for axes, (name, (every, labeled)) in zip(panels, returns.items(), strict=True):
+    columns = max(map(len, datasets))
+    page = Figure(figsize=(4 * columns, 3 * len(datasets)), layout="constrained")
+    grid = page.subplots(len(datasets), columns, squeeze=False)
+    for panels, returns in zip(grid, datasets, strict=True):
+        _histograms(panels, returns)
+    buffer = io.BytesIO()
+    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _histograms(panels: Sequence[Any], returns: Mapping[str, Returns]) -> None:
+    for axes in panels[len(returns) :]:
+        axes.set_axis_off()
+    for axes, (name, (every, labeled)) in zip(panels, returns.items(), strict=False):
         edges = np.histogram_bin_edges(every, bins=40)
         axes.hist(every, edges, color="#9db4c8", label=f"all ({len(every)})")
         axes.hist(labeled, edges, color="#c8553d", label=f"labeled ({len(labeled)})")
         axes.set(title=name, xlabel="return", ylabel="trajectories")
         axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def render(manifest: Manifest) -> str:
@@ -185,11 +186,14 @@ def _returns(manifest: Manifest) -> str:
         lines.append(_row(name, int(entry.statistics["episodes"]), entry.statistics))
         if entry.labeled_statistics:
             lines.append(_row(f"{name}, labeled", int(entry.statistics["labeled"]), entry.labeled_statistics))
+        if paper := table4.paper(manifest.env, name):
+            lines.append(_row(f"{name}, the paper's Table 4", table4.EPISODES, paper))
+            lines.append(_row(f"{name}, difference", "", table4.difference(entry.statistics, paper), sign="+"))
     return "\n".join([*lines, "", f"![histograms of the returns]({FIGURE})", ""])
 
 
-def _row(name: str, count: int, row: Mapping[str, float]) -> str:
-    return f"| {name} | {count} | " + " | ".join(f"{row[column]:.1f}" for column in COLUMNS) + " |"
+def _row(name: str, count: int | str, row: Mapping[str, float], sign: str = "") -> str:
+    return f"| {name} | {count} | " + " | ".join(f"{row[column]:{sign}.1f}" for column in COLUMNS) + " |"
 
 
 def _schema(manifest: Manifest) -> str:

@@ -51,16 +51,23 @@ def main() -> None:
 )
 @click.option("--seeds", type=click.IntRange(1), help="collectors, with seeds 0, 1, ... [default: the recipe's]")
 @click.option("--episodes", type=click.IntRange(1), help="episodes each [default: the recipe's]")
+@click.option("--tensorboard", is_flag=True, default=None, help="write TensorBoard events beside metrics.jsonl")
+@click.option("--top-up", type=click.Choice(["medium", "expert"]), help="fill this slice's quota with kept policies")
 @recipe_option
 @set_option
 @root_option
-def collect(env: str, recipe: str, settings: tuple[str, ...], root: Path, **flags: Any) -> None:
+def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...], root: Path, **flags: Any) -> None:
     """Record trajectories of a task. Run it again to continue after an interruption."""
     from lawm_data import collect as collecting
+    from lawm_data import slicing, topup
 
-    settings_of = config.load(recipe, settings, {"collect": collecting.Config}, {"collect": flags})
+    sections = {"collect": collecting.Config, "split": slicing.Config}
+    settings_of = config.load(recipe, settings, sections, {"collect": flags})
     with files.lock(root):
-        collecting.collect(root, env, settings_of["collect"])
+        if top_up:
+            topup.top_up(root, env, top_up, settings_of["collect"].policy, settings_of["split"])
+        else:
+            collecting.collect(root, env, settings_of["collect"])
 
 
 @main.command("import")
@@ -68,13 +75,16 @@ def collect(env: str, recipe: str, settings: tuple[str, ...], root: Path, **flag
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--env", required=True, help="domain-task, or custom:NAME for data that no simulator here makes")
 @click.option("--slice", "slice_", help="make these episodes that slice, whole (e.g. plan2explore)")
+@click.option("--repeat", type=click.IntRange(1), default=2, show_default=True, help="control steps to a recorded step")
+@click.option("--only", default=":", metavar="FIRST:STOP", help="which episodes, from 0 [default: all]")
+@click.option("--credit", help="whom the dataset card is to credit, and on what terms")
 @root_option
-def import_(format_: str, paths: tuple[Path, ...], env: str, slice_: str | None, root: Path) -> None:
-    """Import recorded trajectories: FORMAT is aime or d4rl; PATHS are files, zips or folders."""
+def import_(format_: str, paths: tuple[Path, ...], env: str, slice_: str | None, root: Path, **options: Any) -> None:
+    """Import recorded trajectories: FORMAT is aime, d4rl, laom or minari; PATHS are files, zips or folders."""
     from lawm_data import importers
 
     with files.lock(root):
-        importers.run(format_, list(paths), env, root / "raw", slice_)
+        importers.run(format_, list(paths), env, root / "raw", slice_, **options)
 
 
 @main.command()
@@ -97,13 +107,30 @@ def split(env: str | None, out: Path | None, recipe: str, settings: tuple[str, .
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.option("--figure", type=click.Path(path_type=Path), help="draw the histograms of the returns into this PNG")
 @root_option
-def stats(as_json: bool, root: Path) -> None:
+def stats(as_json: bool, figure: Path | None, root: Path) -> None:
     """What the workspace holds: raw history, and the slices with their return statistics."""
     from lawm_data import statistics
 
     found = statistics.collect_stats(root)
+    if figure:
+        statistics.draw(root, figure)
+        click.echo(f"{figure}: drawn", err=True)
     click.echo(json.dumps(found, indent=2) if as_json else statistics.as_text(found))
+
+
+@main.command()
+@click.argument("episode_id", required=False)
+@click.option("--env", help="which task [default: the only one in the workspace]")
+@click.option("--video", is_flag=True, help="film the episode, replayed in the simulator (GIF)")
+@click.option("--out", type=click.Path(path_type=Path), help="write this file [default: ROOT/figures/EPISODE_ID]")
+@root_option
+def show(episode_id: str | None, env: str | None, video: bool, out: Path | None, root: Path) -> None:
+    """Draw an episode, ENV/SOURCE/SEED/ORDER: observations, actions, rewards over time. Without a name: the best."""
+    from lawm_data import show as showing
+
+    showing.show(root, episode_id, env, video=video, out=out)
 
 
 @main.command()

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lawm_data import curves, dreamer, envs, files, parallel, plan2explore
 from lawm_data.config import as_dict, check_least
+from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
 from lawm_data.rollout import Policy, rollout
@@ -36,6 +37,7 @@ class Config:
     repeat: int = 2  # simulator steps to an agent step
     round: int = 5  # episodes rolled out in step and stored together; a kill costs at most these
     prefill: int = 5  # episodes of random actions before an agent acts
+    tensorboard: bool = False  # events beside metrics.jsonl
     threads: int = 1  # of PyTorch, each seed; another number gives other rounding and so another history
     device: str = "cpu"
     dreamer: dreamer.Config = field(default_factory=dreamer.Config)
@@ -51,6 +53,11 @@ def collect(root: Path, env: str, config: Config) -> None:
     Several seeds run as processes, as many at a time as there are cores.
     """
     spec = envs.spec(env, config.repeat)
+    if config.policy != "random" and config.dreamer.window > spec.episode_length:
+        raise UserError(
+            f"collect.dreamer.window is {config.dreamer.window}, an episode of {env} has {spec.episode_length} steps "
+            f"with repeat {config.repeat}; lower one of them"
+        )
     store, source = Store(root / "raw"), config.policy
     folder = store.root / env / source
     files.sweep(folder.parent)
@@ -59,7 +66,7 @@ def collect(root: Path, env: str, config: Config) -> None:
     made_with = store.meta(env, source)["repeat"]
     if made_with != config.repeat:
         raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
-    before = [_resume(store, env, source, seed) for seed in range(config.seeds)]
+    before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed, place) for place, seed in enumerate(left)])
     picture = root / "runs" / f"collect-{env}-{source}.png"
@@ -84,6 +91,31 @@ def random_policy(action_size: int, seed: int, orders: Sequence[int]) -> Policy:
     return act
 
 
+def record(
+    store: Store,
+    spec: envs.Spec,
+    workers: Sequence[envs.SuiteEnv],
+    policy: Policy,
+    source: str,
+    seed: int,
+    orders: range,
+) -> list[Episode]:
+    """Roll out the episodes `orders` of a collector in step, and append them to the store, uncommitted."""
+    starts = [env_seed(seed, order) for order in orders]
+    episodes = rollout(
+        workers[: len(orders)], policy, starts, env=spec.env, source=source, seed=seed, first_order=orders.start
+    )
+    for episode in episodes:
+        episode.validate(spec.observation_size, spec.action_size)
+    store.append(spec.env, source, seed, episodes)
+    return episodes
+
+
+def run_of(root: Path, env: str, policy: str, seed: int, tensorboard: bool = False) -> Run:
+    """The run folder of a collector that learns."""
+    return Run(root / "runs" / f"collect-{env}-{policy}-s{seed}", tensorboard)
+
+
 def rounds(order: int, episodes: int, size: int) -> list[range]:
     """The rounds from episode `order` on; they end at multiples of `size`, wherever a run was cut."""
     ends = [*range(order - order % size + size, episodes, size), episodes]
@@ -100,12 +132,12 @@ class _Collector:
     def __init__(self, root: Path, env: str, config: Config, seed: int):
         self.spec, self.config, self.seed = envs.spec(env, config.repeat), config, seed
         self.store, self.source = Store(root / "raw"), config.policy
-        self.order = _resume(self.store, env, self.source, seed)
+        self.order = self.store.resume(env, self.source, seed)
         rows = [row for row in self.store.rows(env, self.source) if row.seed == seed]
         self.returns = [row.episode_return for row in rows]
         self.learner = None
         if config.policy != "random":
-            run = Run(root / "runs" / f"collect-{env}-{self.source}-s{seed}")
+            run = run_of(root, env, self.source, seed, config.tensorboard)
             run.begin(_run_config(self.spec, config, seed))
             explore = config.plan2explore if config.policy == "plan2explore" else None
             self.learner = Learner(self.spec, config.dreamer, explore, seed, run, config.device, config.threads)
@@ -120,26 +152,14 @@ class _Collector:
         ) as bar:
             for orders in rounds(self.order, total, self.config.round):
                 self._round(orders, bar)
-                checkpoint = _checkpoint(self.store, self.spec.env, self.source, self.seed)
-                files.write_json(checkpoint, {"next_order": orders.stop})
+                self.store.commit(self.spec.env, self.source, self.seed, orders.stop)
 
     def _round(self, orders: range, bar: tqdm) -> None:
         learner = self.learner if orders.start >= self.config.prefill else None
         policy = learner.policy(orders.start) if learner else random_policy(self.spec.action_size, self.seed, orders)
         began = time.perf_counter()
-        episodes = rollout(
-            self.workers[: len(orders)],
-            policy,
-            [env_seed(self.seed, k) for k in orders],
-            env=self.spec.env,
-            source=self.source,
-            seed=self.seed,
-            first_order=orders.start,
-        )
+        episodes = record(self.store, self.spec, self.workers, policy, self.source, self.seed, orders)
         seconds = time.perf_counter() - began
-        for episode in episodes:
-            episode.validate(self.spec.observation_size, self.spec.action_size)
-        self.store.append(self.spec.env, self.source, self.seed, episodes)
         self.returns += [episode.episode_return for episode in episodes]
         said = f"return {np.mean(self.returns[-TRAILING:]):.0f}"
         bar.update(len(orders))
@@ -149,32 +169,12 @@ class _Collector:
             self.learner.learn(episodes, logged, lambda share: bar.set_postfix_str(f"{said}, learning {share:.0%}"))
 
 
-def _checkpoint(store: Store, env: str, source: str, seed: int) -> Path:
-    return store.root / env / source / str(seed) / "checkpoint.json"
-
-
-def _resume(store: Store, env: str, source: str, seed: int) -> int:
-    """The next order of a seed, after what lies beyond its checkpoint was discarded."""
-    checkpoint = _checkpoint(store, env, source, seed)
-    saved = files.read_json(checkpoint) if checkpoint.exists() else {"next_order": 0}
-    if not isinstance(saved, dict) or not isinstance(saved.get("next_order"), int):
-        raise UserError(f"{checkpoint}: no checkpoint, 'next_order' is missing; delete {checkpoint.parent}")
-    order = saved["next_order"]
-    store.discard(env, source, seed, order)
-    stored = sum(row.seed == seed for row in store.rows(env, source))
-    if stored != order:
-        raise UserError(
-            f"{checkpoint}: says {order} episodes, {stored} are there; delete {checkpoint.parent} to collect again"
-        )
-    return order
-
-
 def _run_config(spec: envs.Spec, config: Config, seed: int) -> dict[str, object]:
     """Everything that a learner's history depends on; more episodes or seeds may be asked for later."""
-    settings = {
-        key: value for key, value in as_dict({"collect": config})["collect"].items() if key not in ("seeds", "episodes")
-    }
-    return {"env": spec.env, "seed": seed, "settings": {"collect": settings}, "code": code_commit()}
+    settings = as_dict({"collect": config})
+    for key in ("seeds", "episodes", "tensorboard"):
+        del settings["collect"][key]
+    return {"env": spec.env, "seed": seed, "settings": settings, "code": code_commit()}
 
 
 def _meta(spec: envs.Spec, config: Config) -> dict[str, object]:

@@ -119,6 +119,19 @@ class SuiteEnv:
         done = time_step.last()
         return Step(self._observation(time_step), float(reward), done, done and bool(time_step.discount == 0))
 
+    @property
+    def step_seconds(self) -> float:
+        """Simulated time of an agent step."""
+        return self._task.control_timestep() * self.spec.repeat
+
+    def render(self, height: int, width: int) -> np.ndarray:
+        """The present state as the task's first camera sees it, uint8 [height, width, 3].
+
+        RuntimeError where MUJOCO_GL, read when the first task is made, is not a renderer that works.
+        """
+        camera = 0 if self._task.physics.model.ncam else -1
+        return self._task.physics.render(height, width, camera_id=camera)
+
     def _observation(self, time_step: Any) -> np.ndarray:
         parts = time_step.observation
         return np.concatenate([np.ravel(parts[name]) for name, _ in self.spec.layout], dtype=np.float32)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ class Learner:
         tensors, steps = snapshot(self.modules, 1)
         if orders.stop // KEEP_EVERY > orders.start // KEEP_EVERY:
             acting = {key: x for key, x in tensors[0].items() if key.split(".")[1] in ACTING and "exp_avg" not in key}
-            files.write_bytes(policy_path(self.run, orders.stop), safetensors.torch.save(acting))
+            files.write_bytes(self.run.path / f"policy-{orders.stop:06d}.safetensors", safetensors.torch.save(acting))
         self.run.save(Position(0, orders.stop), tensors[0], {"optimizer_steps": steps})
 
     def _remember(self, episodes: Iterable[Episode]) -> None:
@@ -125,8 +126,21 @@ def build(spec: Spec, config: dreamer.Config, seed: int, curiosity: Disagreement
     return Dreamer(config, [seed], spec.observation_size, spec.action_size, curiosity)
 
 
-def policy_path(run: Run, next_order: int) -> Path:
-    return run.path / f"policy-{next_order:06d}.safetensors"
+def kept_policies(run: Run) -> dict[int, Path]:
+    """The files of the kept policies, by the number of episodes that each had learned from."""
+    return {int(path.stem.removeprefix("policy-")): path for path in sorted(run.path.glob("policy-*.safetensors"))}
+
+
+def load_kept(path: Path, spec: Spec, config: dreamer.Config, noise: Noise | None) -> Policy:
+    """A kept policy, sampled or, without noise, its mean. UserError when the file is damaged or of other sizes."""
+    agent = build(spec, config, 0)
+    try:
+        tensors = safetensors.torch.load_file(path)
+        agent.load_state_dict({key.removeprefix("agent."): x for key, x in tensors.items()}, strict=False)
+    except (safetensors.SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a kept policy of this collector ({reason}); remove it") from None
+    return on_arrays(agent.policy(noise), "cpu")
 
 
 def on_arrays(policy: Callable[[Tensor, Tensor], Tensor], device: str) -> Policy:

@@ -35,10 +35,13 @@ class Position(NamedTuple):
 
 
 class Run:
-    """One seed's run folder."""
+    """One seed's run folder; with `tensorboard`, what is logged is written as TensorBoard events too."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, tensorboard: bool = False):
+        """UserError when TensorBoard is asked for and not installed."""
         self.path = Path(path)
+        self.writer = _summary_writer() if tensorboard else None
+        self.board: Any = None
 
     @property
     def exists(self) -> bool:
@@ -66,7 +69,15 @@ class Run:
             raise UserError(f"{self.path}: was begun with other settings ({difference}); use another --name or --root")
 
     def log(self, row: dict[str, Any]) -> None:
+        """Append a row of metrics: kind, phase, update, and numbers."""
         files.append_line(self.path / "metrics.jsonl", json.dumps(row))
+        if self.writer:
+            # what an earlier process logged from here on is superseded
+            self.board = self.board or self.writer(str(self.path / "tensorboard"), purge_step=row["update"])
+            for name, value in row.items():
+                if name != "update" and isinstance(value, int | float):
+                    self.board.add_scalar(f"{row['phase']}/{row['kind']}/{name}", value, row["update"])
+            self.board.flush()
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Rows in order. Rows logged after the checkpoint that a resume went back to are superseded, later ones win."""
@@ -115,6 +126,14 @@ class Run:
 
     def _checkpoint(self, position: Position) -> Path:
         return self.path / f"checkpoint-{position.phase}-{position.update:08d}"
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard: TensorBoard is not installed; run `pip install tensorboard`") from None
+    return SummaryWriter
 
 
 def shared_position(runs: list[Run]) -> Position | None:

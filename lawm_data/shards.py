@@ -114,6 +114,12 @@ def read(path: Path, name: str, manifest: Manifest, withheld: Path | None = None
             yield replace(episode, action=None if action is None else action.reshape(-1, manifest.action_size))
 
 
+def returns(folder: Path, name: str, manifest: Manifest) -> list[float]:
+    """The return of each row of a shard, its arrays unread."""
+    batches = _batches(folder / name, SCHEMA, manifest.files[name].rows)
+    return [value for batch in batches for value in batch.column("episode_return").to_pylist()]
+
+
 def episodes_of(data: pa.RecordBatch | pa.Table, manifest: Manifest, where: str) -> Iterator[Episode]:
     """Rows in the schema of the shards as episodes, whose arrays are views of the Arrow buffers.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lawm_data import card, files, labels, shards, slicing
+from lawm_data import card, files, labels, shards, slicing, table4
 from lawm_data.draw import rank
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
@@ -28,7 +28,7 @@ SHARDS_MULTIPLE = 8  # so that readers side by side share the files of a large s
 def split(root: Path, env: str | None, config: Config, out: Path | None) -> None:
     """Write the dataset of `env` to `out`, or to `root`/dataset; an old one is replaced once the new one verifies."""
     store = Store(Path(root) / "raw")
-    env = _env(store, env)
+    env = store.only_env(env)
     target = (out or Path(root) / "dataset" / folder_name(env)).resolve()
     _check_target(target)
     slices = _large_enough(slicing.cut(store.rows(env), env, config), config)
@@ -41,17 +41,6 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
         _write_card(folder, manifest, slices, labeled)
         shards.verify(folder)
     _report(manifest, slices, out or Path(root) / "dataset" / folder_name(env))
-
-
-def _env(store: Store, env: str | None) -> str:
-    envs = store.envs()
-    if not envs:
-        raise UserError(f"{store.root}: no episodes there; run `lawm-data collect` or `lawm-data import` first")
-    if env is None and len(envs) > 1:
-        raise UserError(f"{store.root}: several environments; choose one with --env: {', '.join(envs)}")
-    if env is not None and env not in envs:
-        raise UserError(f"{store.root}: no episodes of {env}; there is {', '.join(envs)}")
-    return env or envs[0]
 
 
 def _check_target(target: Path) -> None:
@@ -133,8 +122,8 @@ def _add_slice(
         wanted=part.wanted,
         found=part.found,
         splits=splits,
-        statistics=card.statistics([row.episode_return for row in part.rows]) | counts,
-        labeled_statistics=card.statistics([row.episode_return for row in groups["labeled"]]),
+        statistics=table4.statistics([row.episode_return for row in part.rows]) | counts,
+        labeled_statistics=table4.statistics([row.episode_return for row in groups["labeled"]]),
     )
     return replace(manifest, slices=manifest.slices | {part.name: entry}, files=manifest.files | written)
 

@@ -1,4 +1,4 @@
-"""What a workspace holds: the raw history by (env, source, seed), and the return statistics of every slice."""
+"""What a workspace holds: the raw history by (env, source, seed), and the returns of the slices (Table 4, Figure 3)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,61 @@ from typing import Any
 
 import numpy as np
 
-from lawm_data import files
+from lawm_data import card, files, shards, table4
 from lawm_data.errors import UserError
+from lawm_data.manifest import NAME, Manifest
 from lawm_data.store import Row, Store
 
 RAW_COLUMNS = ("env", "source", "seed", "episodes", "with_actions", "steps", "mean", "min", "max")
-SLICE_COLUMNS = ("env", "slice", "episodes", "labeled", "mean", "std", "min", "p25", "median", "p75", "max", "complete")
+SLICE_COLUMNS = ("env", "slice", "episodes", "labeled", *table4.COLUMNS, "complete")
+DIFFERENCE_COLUMNS = ("env", "slice", *table4.COLUMNS)
 
 Found = dict[str, list[dict[str, Any]]]
 
 
 def collect_stats(root: Path) -> Found:
-    """The tables `raw` and `slices` of a workspace, as JSON-able rows; returns are sums of raw rewards."""
+    """The tables `raw` and `slices` of a workspace, as JSON-able rows; returns are sums of raw rewards.
+
+    `table4` of a slice is its row in the paper's Table 4, None where the paper has no such slice.
+    """
     store = Store(Path(root) / "raw")
     raw = [group for env in store.envs() for group in _raw_groups(store.rows(env))]
-    manifests = sorted((Path(root) / "dataset").glob("*/lawm.json"))
-    return {"raw": raw, "slices": [row for path in manifests for row in _slice_rows(path)]}
+    return {"raw": raw, "slices": [row for path in _manifests(root) for row in _slice_rows(path)]}
 
 
 def as_text(found: Found) -> str:
     """Both tables, aligned; where one is empty, the command that fills it."""
     raw = _table(found["raw"], RAW_COLUMNS) or "no raw history; run: lawm-data collect, or lawm-data import"
     slices = _table(found["slices"], SLICE_COLUMNS) or "no slices; run: lawm-data split"
-    return f"{raw}\n\n{slices}"
+    known = [row for row in found["slices"] if row["table4"]]
+    differences = [{"env": row["env"], "slice": row["slice"], **table4.difference(row, row["table4"])} for row in known]
+    compared = f"\n\nminus the paper's Table 4\n{_table(differences, DIFFERENCE_COLUMNS, '+')}" if known else ""
+    return f"{raw}\n\n{slices}{compared}"
+
+
+def draw(root: Path, path: Path) -> None:
+    """Write Figure 3 as PNG: histograms of the returns, a row for each dataset of the workspace."""
+    folders = [manifest.parent for manifest in _manifests(root)]
+    if not folders:
+        raise UserError(f"{Path(root) / 'dataset'}: no dataset there; run `lawm-data split` first")
+    files.write_bytes(path, card.figure(*map(_returns, folders)))
+
+
+def _returns(folder: Path) -> dict[str, card.Returns]:
+    """The returns of each slice, of all trajectories and of the labeled."""
+    manifest = Manifest.load(folder)
+    found: dict[str, card.Returns] = {}
+    for name, entry in manifest.slices.items():
+        labeled, unlabeled = (
+            [value for path in entry.splits.get(split, []) for value in shards.returns(folder, path, manifest)]
+            for split in ("labeled", "unlabeled")
+        )
+        found[f"{manifest.env} {name}"] = (labeled + unlabeled, labeled)
+    return found
+
+
+def _manifests(root: Path) -> list[Path]:
+    return sorted((Path(root) / "dataset").glob(f"*/{NAME}"))
 
 
 def _raw_groups(rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
@@ -56,15 +88,15 @@ def _slice_rows(path: Path) -> Iterable[dict[str, Any]]:
     try:
         for name, one in manifest["slices"].items():
             known = {"env": manifest["env"], "slice": name, "complete": one["complete"], **one["statistics"]}
-            yield {key: known[key] for key in SLICE_COLUMNS}
+            yield {key: known[key] for key in SLICE_COLUMNS} | {"table4": table4.paper(manifest["env"], name)}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: no manifest of a dataset ({error}); run lawm-data split again") from error
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], sign: str = "") -> str:
     if not rows:
         return ""
-    cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
+    cells = [columns, *([_cell(row[column], sign) for column in columns] for row in rows)]
     widths = [max(len(line[k]) for line in cells) for k in range(len(columns))]
     return "\n".join(_line(line, widths, rows[0], columns) for line in cells)
 
@@ -78,7 +110,7 @@ def _line(cells: Iterable[str], widths: list[int], example: dict[str, Any], colu
     return "  ".join(aligned).rstrip()
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, sign: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:{sign}.1f}" if isinstance(value, float) else str(value)

@@ -63,6 +63,17 @@ class Store:
     def envs(self) -> list[str]:
         return [env for env in _folders(self.root) if self.sources(env)]
 
+    def only_env(self, env: str | None) -> str:
+        """`env`, or the only one there is; UserError when there is none of that name, or several to choose from."""
+        envs = self.envs()
+        if not envs:
+            raise UserError(f"{self.root}: no episodes there; run `lawm-data collect` or `lawm-data import` first")
+        if env is None and len(envs) > 1:
+            raise UserError(f"{self.root}: several environments; choose one with --env: {', '.join(envs)}")
+        if env is not None and env not in envs:
+            raise UserError(f"{self.root}: no episodes of {env}; there is {', '.join(envs)}")
+        return env or envs[0]
+
     def sources(self, env: str) -> list[str]:
         return _folders(self.root / env)
 
@@ -111,13 +122,30 @@ class Store:
         assert all(episode.seed == seed for episode in episodes), seed
         _write_chunk(self.root / env / source, episodes)
 
-    def discard(self, env: str, source: str, seed: int, from_order: int) -> None:
-        """Remove the chunks that start at `from_order` or later, and what an interrupted write left."""
-        folder = self.root / env / source / str(seed)
-        files.sweep(folder)
-        for first, path in _numbered(folder, ".h5"):
-            if first >= from_order:
+    def commit(self, env: str, source: str, seed: int, next_order: int) -> None:
+        """Make the episodes below `next_order` final: `resume` continues after them."""
+        files.write_json(self._checkpoint(env, source, seed), {"next_order": next_order})
+
+    def resume(self, env: str, source: str, seed: int) -> int:
+        """The next order of a collector's seed, after what was appended but not committed is discarded."""
+        checkpoint = self._checkpoint(env, source, seed)
+        saved = files.read_json(checkpoint) if checkpoint.exists() else {"next_order": 0}
+        if not isinstance(saved, dict) or not isinstance(saved.get("next_order"), int):
+            raise UserError(f"{checkpoint}: no checkpoint, 'next_order' is missing; delete {checkpoint.parent}")
+        order = saved["next_order"]
+        files.sweep(checkpoint.parent)
+        for first, path in _numbered(checkpoint.parent, ".h5"):
+            if first >= order:
                 path.unlink()
+        stored = sum(row.seed == seed for row in self.rows(env, source))
+        if stored != order:
+            raise UserError(
+                f"{checkpoint}: says {order} episodes, {stored} are there; delete {checkpoint.parent} to collect again"
+            )
+        return order
+
+    def _checkpoint(self, env: str, source: str, seed: int) -> Path:
+        return self.root / env / source / str(seed) / "checkpoint.json"
 
     def _check_same_shape(self, env: str, meta: dict[str, Any]) -> None:
         for source in self.sources(env):

@@ -61,7 +61,7 @@ class Pool:
             if episode.length < self.window:
                 raise UserError(
                     f"{episode.episode_id}: {episode.length} steps, shorter than a window of {self.window}; "
-                    "lower the recipe's window, or leave it out"
+                    "lower train.window or leave it out"
                 )
             rows.append(_packed(episode, self.labeled, self.action_size))
             lengths.append(episode.length)

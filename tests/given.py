@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from foreign import Group, laom_group, minari_episode, write_laom, write_minari
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub, Repository
 from made_dataset import made_episodes, make_dataset
@@ -85,6 +86,37 @@ def aime(path: str = "3.hdf5", content: Callable[[bytes], bytes] = whole, **chan
 
 def d4rl(content: Callable[[bytes], bytes] = whole, **changes: Any) -> Given:
     return hdf5("bad.hdf5", d4rl_arrays(EPISODES), changes, content)
+
+
+def minari(metadata: dict[str, Any] | None = None, **changes: Any) -> Given:
+    """Three episodes, the arrays of the last replaced, in the folder `set`."""
+    groups: list[Group] = [minari_episode(episode) for episode in EPISODES[:3]]
+    groups[-1] |= changes
+
+    def make() -> None:
+        write_minari(Path("set"), groups, **(metadata or {}))
+
+    return make
+
+
+def laom(rewards: bool = True, **changes: Any) -> Given:
+    """Three episodes, the arrays of the last replaced, in `laom.hdf5`."""
+    groups: list[Group] = [laom_group(episode, rewards) for episode in EPISODES[:3]]
+    groups[-1] |= changes
+
+    def make() -> None:
+        write_laom(Path("laom.hdf5"), groups)
+
+    return make
+
+
+def of_no_simulator() -> None:
+    d4rl()()
+    succeed("lawm-data import d4rl bad.hdf5 --env custom:count")
+
+
+def collected() -> None:
+    succeed("lawm-data collect --env pendulum-swingup --policy random --episodes 1 --set collect.repeat=50")
 
 
 def late_aime() -> None:

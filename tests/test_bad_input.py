@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign import box
 from given import (
     BC,
     TRAIN,
     Given,
     aime,
     at,
+    collected,
     d4rl,
     damaged_shard,
     dataset,
@@ -29,11 +31,14 @@ from given import (
     history_of_few_actions,
     hub,
     in_use,
+    laom,
     late_aime,
     manifest,
+    minari,
     no_hub,
     nothing,
     occupied,
+    of_no_simulator,
     run,
     stale_shard,
     succeed,
@@ -69,7 +74,6 @@ IMPORT: list[Row] = [
     ("aime-infinite", aime(reward=at(4, np.inf)), AIME, ["3.hdf5", "reward row 3", "finite"]),
     ("aime-action-range", aime(pre_action=at(4, 1.5)), AIME, ["3.hdf5", "action row 3", "[-1, 1]"]),
     ("aime-no-action", aime(pre_action=None), AIME, ["3.hdf5", "'pre_action'", "--env"]),
-    ("aime-two-resets", aime(is_first=at(9, 1)), AIME, ["3.hdf5", "row 9", "two trajectories"]),
     ("aime-lengths", aime(reward=lambda a: a[:-2]), AIME, ["3.hdf5", "unequal lengths", "reward 19"]),
     ("aime-wide-reward", aime(reward=lambda a: np.tile(a, 2)), AIME, ["3.hdf5", "'reward' has 2 numbers"]),
     ("aime-other-env", aime(), "lawm-data import aime 3.hdf5 --env walker-walk", ["3.hdf5", "'orientations'", "--env"]),
@@ -89,9 +93,61 @@ IMPORT: list[Row] = [
     ),
     ("near-env", d4rl(), "lawm-data import d4rl bad.hdf5 --env walker-wlak", ["walker-wlak", "walker-walk"]),
     ("custom-name", d4rl(), "lawm-data import d4rl bad.hdf5 --env custom:A/B", ["custom:A/B"]),
-    ("format", d4rl(), f"lawm-data import laom bad.hdf5 {CUSTOM}", ["laom", "aime or d4rl"]),
+    ("format", d4rl(), f"lawm-data import rlds bad.hdf5 {CUSTOM}", ["rlds", "aime or d4rl"]),
     ("slice-name", d4rl(), f"{D4RL} --slice my-actions", ["my-actions"]),
     ("full-disk-import", full(d4rl(), 4000), D4RL, ["000000.h5", "no space left"]),
+]
+
+MINARI, LAOM = f"lawm-data import minari set {CUSTOM}", f"lawm-data import laom laom.hdf5 {CUSTOM}"
+METADATA = "set/data/metadata.json"
+DISCRETE = {"action_space": {"type": "Discrete", "n": 3, "start": 0}}
+IMAGES = np.zeros((21, 4, 4, 3), np.uint8)
+SOURCES: list[Row] = [
+    ("minari-missing", nothing, f"lawm-data import minari nowhere {CUSTOM}", ["nowhere/metadata.json", "no such file"]),
+    ("minari-folder", aime("set/3.hdf5"), MINARI, ["set/metadata.json", "no such file"]),
+    ("minari-metadata", text_file(METADATA, "{}"), MINARI, [METADATA, "not the metadata of a Minari dataset"]),
+    ("minari-json", text_file(METADATA, "{"), MINARI, [METADATA, "JSON"]),
+    ("minari-arrow", minari({"data_format": "arrow"}), MINARI, [METADATA, "'arrow', expected 'hdf5'"]),
+    ("minari-discrete", minari(DISCRETE), MINARI, [METADATA, "Discrete", "continuous"]),
+    ("minari-no-bounds", minari({"action_space": box(-1, float("inf"))}), MINARI, [METADATA, "no bounds"]),
+    ("minari-lost-episode", minari({"total_episodes": 4}), MINARI, ["main_data.hdf5", "3 episodes", "says 4"]),
+    ("minari-images", minari(observations=IMAGES), MINARI, ["main_data.hdf5, episode_2", "uint8", "state"]),
+    ("minari-part", minari(observations={"up": IMAGES}), MINARI, ["episode_2", "'inner/down'", "found up"]),
+    ("minari-short", minari(rewards=np.zeros(3)), MINARI, ["episode_2", "unequal lengths", "rewards 3"]),
+    ("minari-observations", minari(observations=np.zeros((4, 2))), MINARI, ["episode_2", "unequal lengths", "T + 1"]),
+    ("minari-range", minari({"action_space": box(0, 0.01)}), MINARI, ["episode_0", "action row", "[-1, 1]"]),
+    ("minari-early-end", minari(terminations=np.arange(20) == 3), MINARI, ["episode_2", "terminations", "row 3"]),
+    ("minari-action", minari(actions=np.zeros((20, 3))), MINARI, ["episode_2", "'actions' has size 3", "says 1"]),
+    ("minari-nan", minari(rewards=np.full(20, np.nan)), MINARI, ["episode_2", "reward row 0", "finite"]),
+    (
+        "minari-other-env",
+        minari(),
+        "lawm-data import minari set --env walker-walk",
+        ["episode_0", "'orientations'", "--env"],
+    ),
+    ("laom-missing", nothing, LAOM, ["laom.hdf5", "no such file"]),
+    ("laom-no-groups", d4rl(), f"lawm-data import laom bad.hdf5 {CUSTOM}", ["bad.hdf5", "no groups '0', '1'"]),
+    ("laom-no-rewards", laom(rewards=False), LAOM, ["laom.hdf5, group 0", "no 'rewards'", "add to every group"]),
+    ("laom-short", laom(actions=np.zeros((3, 1))), LAOM, ["laom.hdf5, group 2", "unequal lengths", "actions 3"]),
+    ("laom-env", laom(), "lawm-data import laom laom.hdf5 --env walker-walk", ["laom.hdf5", "count-up", "walker-walk"]),
+    ("laom-size", laom(states=np.zeros((20, 3))), LAOM, ["group 2", "'states' has size 3, expected 2"]),
+    ("import-only", d4rl(), f"{D4RL} --only 5", ["--only 5", "FIRST:STOP"]),
+    ("import-only-beyond", d4rl(), f"{D4RL} --only 12:", ["--only 12:", "none of 12 episodes"]),
+    ("import-repeat", d4rl(), f"{D4RL} --repeat 0", ["--repeat", "0"]),
+]
+SHOW: list[Row] = [
+    ("show-nothing", nothing, "lawm-data show", ["lawm/raw", "lawm-data collect"]),
+    ("show-episode", history(), "lawm-data show custom:made/made/0/000030", ["0/000030", "0/000000 to", "0/000029"]),
+    ("show-no-episode", history(), "lawm-data show best", ["no episodes of best", "custom:made"]),
+    ("show-env", history(), "lawm-data show --env walker-walk", ["no episodes of walker-walk", "custom:made"]),
+    ("show-suffix", history(), "lawm-data show --out picture.gif", ["picture.gif", ".png", "--video"]),
+    ("show-film-suffix", history(), "lawm-data show --video --out film.mp4", ["film.mp4", ".gif"]),
+    ("show-truncated", truncated_history, "lawm-data show", ["000000.h5", "truncated"]),
+    ("show-no-renderer", collected, "lawm-data show --video", ["no renderer", "MUJOCO_GL=disable", "--video"]),
+    ("show-no-simulator", of_no_simulator, "lawm-data show --video", ["no simulator", "--video"]),
+    ("show-no-actions", unlabeled, "lawm-data show --video", ["no actions", "--video"]),
+    ("show-full-disk", full(history(), 4000), "lawm-data show", ["lawm/figures", "no space left"]),
+    ("stats-no-dataset", history(), "lawm-data stats --figure all.png", ["lawm/dataset", "lawm-data split"]),
 ]
 
 VERIFY = "lawm-data verify"
@@ -99,6 +155,12 @@ LABELED = "medium-replay/labeled-00000-of-00001.arrow"
 DATA: list[Row] = [
     ("collect-near-env", nothing, "lawm-data collect --env walker-wolk", ["walker-wolk", "walker-walk"]),
     ("collect-no-env", nothing, "lawm-data collect", ["--env"]),
+    (
+        "collect-short-episodes",
+        nothing,
+        "lawm-data collect --env walker-walk --set collect.repeat=50",
+        ["collect.dreamer.window is 50", "walker-walk has 20 steps", "repeat 50"],
+    ),
     ("collect-episodes", nothing, "lawm-data collect --env walker-walk --episodes 0", ["--episodes", "0"]),
     ("root-is-a-file", aime(), "lawm-data split --root 3.hdf5", ["3.hdf5", "cannot be written"]),
     ("split-nothing", nothing, "lawm-data split", ["lawm/raw", "lawm-data collect"]),
@@ -176,7 +238,8 @@ def tree() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("given", "command", "named"), [pytest.param(*row, id=name) for name, *row in IMPORT + DATA + LEARN]
+    ("given", "command", "named"),
+    [pytest.param(*row, id=name) for name, *row in IMPORT + SOURCES + SHOW + DATA + LEARN],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(given: Given, command: str, named: list[str]) -> None:
     with given() or nullcontext():
@@ -192,7 +255,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(given: Given, command: str, na
     assert after == before
 
 
-COLLECT = "lawm-data collect --env pendulum-swingup --episodes 3 --set collect.round=2 --set collect.repeat=50"
+RANDOM = "lawm-data collect --env pendulum-swingup --policy random"
+COLLECT = f"{RANDOM} --episodes 3 --set collect.round=2 --set collect.repeat=50"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
 errors
-episode files draw nets parallel arrow
+episode files draw parallel table4 arrow nets
 config envs runs
 rollout
 windows manifest
@@ -26,9 +26,10 @@ plan2explore
 learner
 importers statistics collect splitting hub
 publish bench
+topup show
 cli
 """
-WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner"}  # of lawm_data
+WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data
 TRAIN_LAYERS = """
 stream evaluate
 lawm

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers import counting_episode, random_episode
 
-from lawm_data import card, cli, files, shards, splitting
+from lawm_data import cli, files, shards, splitting, table4
 from lawm_data.episode import Episode
 from lawm_data.manifest import NAME, Manifest
 from lawm_data.store import Store
@@ -186,9 +186,9 @@ def test_manifest_and_card_state_the_statistics(dataset: Path) -> None:
 
 
 def test_statistics_by_hand() -> None:
-    row = card.statistics([0.0, 1.0, 2.0, 3.0, 10.0])
+    row = table4.statistics([0.0, 1.0, 2.0, 3.0, 10.0])
     assert row == {"mean": 3.2, "std": 3.544, "min": 0, "p25": 1, "median": 2, "p75": 3, "max": 10}
-    assert card.statistics([]) == {}
+    assert table4.statistics([]) == {}
 
 
 def test_plain_datasets_opens_the_folder(dataset: Path) -> None:

@@ -111,12 +111,14 @@ def test_chunks_are_bounded_and_of_one_seed(tmp_path: Path, small_chunks: None) 
         assert path == tmp_path / "raw" / ENV / SOURCE / str(members[0].seed) / f"{members[0].order:06d}.h5"
 
 
-def test_append_continues_and_discard_goes_back(tmp_path: Path) -> None:
+def test_append_continues_and_resume_goes_back_to_the_last_commit(tmp_path: Path) -> None:
     raw = made(tmp_path, [])
     for first in (0, 4, 8):
         raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in range(first, first + 4)])
+        if first < 4:
+            raw.commit(ENV, SOURCE, 0, first + 4)
     assert [row.order for row in raw.rows(ENV)] == list(range(12))
-    raw.discard(ENV, SOURCE, 0, 4)
+    assert raw.resume(ENV, SOURCE, 0) == 4
     assert [row.order for row in raw.rows(ENV)] == list(range(4))
 
 
@@ -208,7 +210,7 @@ def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:
     assert [(row["seed"], row["episodes"], row["steps"]) for row in found["raw"]] == [(0, 5, 300), (1, 5, 300)]
     assert found["raw"][1]["mean"] == pytest.approx(np.mean([e.episode_return for e in episodes[5:]]))
     assert found["slices"] == [
-        {"env": "custom:made", "slice": "expert", "complete": False, "episodes": 5, "labeled": 1}
+        {"env": "custom:made", "slice": "expert", "complete": False, "episodes": 5, "labeled": 1, "table4": None}
         | dict.fromkeys(("mean", "std", "min", "p25", "median", "p75", "max"), 2.5)
     ]
     assert json.loads(json.dumps(found)) == found

@@ -4,60 +4,99 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from lawm_data import envs, files
+from lawm_data import envs, files, table4
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.importers.aime import Aime
 from lawm_data.importers.d4rl import D4rl
+from lawm_data.importers.laom import Laom
+from lawm_data.importers.minari import Minari
 from lawm_data.importers.recording import Recording
 from lawm_data.store import Store
 
-FORMATS: dict[str, Callable[[list[Path]], Recording]] = {"aime": Aime, "d4rl": D4rl}
+FORMATS: dict[str, Callable[[list[Path]], Recording]] = {
+    "aime": Aime,
+    "d4rl": D4rl,
+    "laom": Laom,
+    "minari": Minari,
+}
 SLICE_NAME = re.compile(r"(?!.*-(validation|actions)$)[a-z0-9]+(-[a-z0-9]+)*")
 
 
-def run(format_name: str, paths: list[Path], env: str, raw_root: Path, slice_name: str | None = None) -> None:
-    """Import `paths` as one source named by format and content; the same content again adds nothing."""
+def run(
+    format_name: str,
+    paths: list[Path],
+    env: str,
+    raw_root: Path,
+    slice_name: str | None = None,
+    *,
+    repeat: int = 2,
+    only: str = ":",
+    credit: str | None = None,
+) -> None:
+    """Import `paths` as one source named by format and content; the same content again adds nothing.
+
+    repeat: control steps to a recorded step, for an env that has a simulator; only: FIRST:STOP, which of the
+    recording's episodes, counted from 0; credit: whom the dataset card is to name, beside what the format knows.
+    """
     _check_names(format_name, env, slice_name)
-    spec = None if env.startswith("custom:") else envs.spec(env)
+    chosen = _range(only)
+    spec = None if env.startswith("custom:") else envs.spec(env, repeat)
     recording = FORMATS[format_name](paths)
+    if spec and recording.env not in (None, env):
+        raise UserError(f"{paths[0]}: recorded in {recording.env}, not in {env}; check --env")
     store, source = Store(raw_root), f"{format_name}-{recording.digest[:8]}"
     folder = store.root / env / source
     files.sweep(folder.parent)
+    collected = f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})"
+    part = [] if only == ":" else [f"of its episodes {only}"]
+    meta = _shape(recording, spec) | {
+        "collected": "; ".join([collected, *recording.notes, *part]),
+        "credits": "; ".join(filter(None, [recording.credits, credit])) or None,
+        "slice": slice_name,
+        "only": only,
+    }
     if source in store.sources(env):
-        _check_same_slice(folder, store.meta(env, source)["slice"], slice_name)
+        _check_same(folder, store.meta(env, source), meta, credit)
         print(f"{folder}: these episodes are imported already, nothing added")
         return
-    layout = spec.layout if spec else recording.layout
-    meta = {
-        "layout": [list(part) for part in layout],
-        "action_size": spec.action_size if spec else recording.action_size,
-        "repeat": spec.repeat if spec else None,
-        "collected": f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})",
-        "credits": recording.credits,
-        "slice": slice_name,
-    }
-    count = store.create(env, source, meta, _episodes(recording, env, source, spec))
+    count = store.create(env, source, meta, _episodes(recording, env, source, spec, chosen))
     for note in recording.notes:
         print(note, file=sys.stderr)
     print(f"{folder}: {count} episodes imported; next: lawm-data split")
+    if paper := table4.paper(env, slice_name):
+        print(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
 
 
-def _episodes(recording: Recording, env: str, source: str, spec: envs.Spec | None) -> Iterator[Episode]:
+def _shape(recording: Recording, spec: envs.Spec | None) -> dict[str, Any]:
+    return {
+        "layout": [list(part) for part in (spec.layout if spec else recording.layout)],
+        "action_size": spec.action_size if spec else recording.action_size,
+        "repeat": spec.repeat if spec else None,
+    }
+
+
+def _episodes(recording: Recording, env: str, source: str, spec: envs.Spec | None, chosen: slice) -> Iterator[Episode]:
     layout = spec.layout if spec else recording.layout
     observation_size = sum(size for _, size in layout)
     action_size = spec.action_size if spec else recording.action_size
-    bar = tqdm(recording.trajectories(layout), f"import {source}", recording.count, unit="episode", disable=None)
+    trajectories = islice(recording.trajectories(layout), chosen.start, chosen.stop)
+    total = len(range(recording.count)[chosen])
+    if not total:
+        raise UserError(f"--only {chosen.start or ''}:{chosen.stop or ''}: none of {recording.count} episodes")
+    bar = tqdm(trajectories, f"import {source}", total, unit="episode", disable=None)
     for order, (where, observation, action, reward, terminal) in enumerate(bar):
         if spec and len(reward) > spec.episode_length:
             raise UserError(
                 f"{where}: {len(reward)} steps, but an episode of {env} has {spec.episode_length} at action repeat "
-                f"{spec.repeat}; sum its rewards over the repeat first, or import as --env custom:NAME"
+                f"{spec.repeat}; give the repeat of the recording with --repeat, or import as --env custom:NAME"
             )
         episode = Episode(observation, action, reward, terminal, env, source, 0, order)
         yield episode.validate(observation_size, action_size, where)
@@ -74,7 +113,37 @@ def _check_names(format_name: str, env: str, slice_name: str | None) -> None:
         )
 
 
-def _check_same_slice(folder: Path, before: str | None, now: str | None) -> None:
-    if before != now:
-        names = [name or "history" for name in (before, now)]
-        raise UserError(f"{folder}: imported before as {names[0]}, now as {names[1]}; delete the folder to change it")
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], credit: str | None) -> None:
+    """What the options made of these files holds until the folder is deleted."""
+    changes = list(zip(_made_with(before), _made_with(now), strict=True))
+    if credit and credit not in (before["credits"] or ""):
+        changes.append((before["credits"] or "no credit", credit))
+    for old, new in changes:
+        if old != new:
+            raise UserError(f"{folder}: imported before as {old}, now as {new}; delete the folder to change it")
+
+
+def _made_with(meta: dict[str, Any]) -> list[str]:
+    return [meta["slice"] or "history", f"--repeat {meta['repeat']}", f"--only {meta.get('only', ':')}"]
+
+
+def _range(only: str) -> slice:
+    """`5:` or `:2000` as a slice."""
+    found = re.fullmatch(r"(\d*):(\d*)", only)
+    if not found:
+        raise UserError(f"--only {only}: expected FIRST:STOP, such as 5: or :2000")
+    return slice(*(int(number) if number else None for number in found.groups()))
+
+
+def _beside_table4(returns: Sequence[float], paper: dict[str, float]) -> str:
+    """The paper's row, what was imported and, where that is more, both ways to leave the surplus out."""
+    ways = {"the paper's Table 4": paper, f"these {len(returns)}": table4.statistics(returns)}
+    surplus = len(returns) - table4.EPISODES
+    if surplus > 0:
+        ways[f"--only {surplus}:"] = table4.statistics(returns[surplus:])
+        ways[f"--only :{table4.EPISODES}"] = table4.statistics(returns[: table4.EPISODES])
+    rows = [
+        ("", *table4.COLUMNS),
+        *((name, *(f"{row[key]:.1f}" for key in table4.COLUMNS)) for name, row in ways.items()),
+    ]
+    return "\n".join(f"{name:22}" + "".join(f"{cell:>8}" for cell in cells) for name, *cells in rows)

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -21,12 +22,14 @@ import numpy as np
 from tqdm import tqdm
 
 from lawm_data.errors import UserError
-from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, rows, width
+from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, parts_of, rows, width
 from lawm_data.store import opened
 
 NOT_OBSERVED = {"pre_action", "reward", "is_first", "is_last", "is_terminal", "image"}
 MEMBER_BYTES = 256_000_000  # ten times a file with images; a zip bomb would fill the memory
 CREDITS = "plan2explore buffers of AIME-NoB, https://huggingface.co/datasets/IcarusWizard/AIME-NoB, CC BY 4.0"
+# other people's files may have this layout, and the plan2explore files another name
+UNSURE = f"recorded in AIME's layout, in which the best known files are the {CREDITS}: credit them if these are theirs"
 EPISODE_NAME = re.compile(r"\d+\.hdf5")
 
 
@@ -51,6 +54,8 @@ class Member:
 class Aime:
     """The episode files of all paths together, in the order of their numbers."""
 
+    env: str | None = None
+
     def __init__(self, paths: list[Path]) -> None:
         self.members = sorted((member for path in paths for member in _members(path)), key=lambda m: m.number)
         for one, other in zip(self.members, self.members[1:], strict=False):
@@ -59,8 +64,8 @@ class Aime:
         self.count = len(self.members)
         content = "".join(f"{member.number} {member.size} {member.crc32}\n" for member in self.members)
         self.digest = hashlib.sha256(content.encode()).hexdigest()
-        self.credits = CREDITS if any("plan2explore" in str(path) for path in paths) else None
-        self.notes: list[str] = []
+        self.credits: str | None = CREDITS if any("plan2explore" in str(path) for path in paths) else UNSURE
+        self.notes = _gaps([member.number for member in self.members])
         handle, where = next(self._handles())
         with opened(handle, where) as file:
             self.layout = tuple((key, width(dataset(file, key, where))) for key in file if key not in NOT_OBSERVED)
@@ -69,8 +74,11 @@ class Aime:
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         for handle, where in self._handles():
             with opened(handle, where) as file:
-                trajectory = _trajectory(file, layout, where)
-            yield trajectory
+                found = _trajectories(file, layout, where)
+            if len(found) > 1:
+                places = ", ".join(one.where.rpartition(" ")[2] for one in found)
+                self.notes.append(f"{where}: a reset in mid-episode, taken as {len(found)} episodes: rows {places}")
+            yield from found
 
     def _handles(self) -> Iterator[tuple[Path | io.BytesIO, str]]:
         """Each episode file in turn, a zip's through memory, with its place for messages."""
@@ -87,23 +95,32 @@ class Aime:
                 yield io.BytesIO(content), member.where
 
 
-def _trajectory(file: h5py.File, layout: Layout, where: str) -> Trajectory:
+def _trajectories(file: h5py.File, layout: Layout, where: str) -> list[Trajectory]:
+    """The trajectories of one file: more than one where a reset in mid-episode begins another."""
     steps = {key: dataset(file, key, where) for key in ("pre_action", "reward", "is_first", "is_terminal")}
-    parts = {key: dataset(file, key, where) for key, _ in layout}
-    check_lengths(steps | parts, where)
-    for key, size in layout:
-        if width(parts[key]) != size:
-            raise UserError(f"{where}: '{key}' has size {width(parts[key])}, expected {size}; check --env")
-    resets = np.flatnonzero(column(steps["is_first"], where)[1:]) + 1
-    if len(resets):
-        raise UserError(f"{where}: is_first again in row {resets[0]}, two trajectories in one file; split or remove it")
-    return Trajectory(
-        where=where,
-        observation=np.concatenate([rows(part) for part in parts.values()], axis=1),
-        action=rows(steps["pre_action"])[1:],
-        reward=column(steps["reward"], where)[1:],
-        terminal=bool(np.any(column(steps["is_terminal"], where)[-1:])),
-    )
+    parts = parts_of(file, layout, where)
+    length = check_lengths(steps | parts, where)
+    observation = np.concatenate([rows(part) for part in parts.values()], axis=1)
+    action = rows(steps["pre_action"])
+    reward, first, terminal = (column(steps[key], where) for key in ("reward", "is_first", "is_terminal"))
+    bounds = [0, *(np.flatnonzero(first[1:]) + 1).tolist(), length]
+    return [
+        Trajectory(
+            where=where if len(bounds) == 2 else f"{where}, rows {begin}..{end - 1}",
+            observation=observation[begin:end],
+            action=action[begin + 1 : end],
+            reward=reward[begin + 1 : end],
+            terminal=bool(np.any(terminal[begin:end][-1:])),
+        )
+        for begin, end in pairwise(bounds)
+    ]
+
+
+def _gaps(numbers: list[int]) -> list[str]:
+    """A forgotten part of a download shows in the numbers."""
+    missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))
+    count = f"{len(missing)} of the files 0..{numbers[-1]}"
+    return [f"{count} are not there, the first is {missing[0]}"] if missing else []
 
 
 def _members(path: Path) -> list[Member]:

@@ -6,16 +6,14 @@ step of every episode is dropped, and with it the knowledge that its end was ter
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, rows, width
+from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, digest_of, rows, width
 from lawm_data.store import opened
 
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
@@ -27,6 +25,7 @@ BLOCK_BYTES = 16_000_000
 class D4rl:
     """The episodes of all files, one file after the other."""
 
+    env: str | None = None
     credits: str | None = None
 
     def __init__(self, paths: list[Path]) -> None:
@@ -39,8 +38,7 @@ class D4rl:
         self.layout: Layout = (("observation", sizes["observation"]),)
         self.action_size = sizes["action"]
         self.count = sum(len(spans) for _, spans in self.spans)
-        digests = [files.sha256(path) for path in paths]
-        self.digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        self.digest = digest_of(paths)
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         for path, spans in self.spans:
@@ -61,9 +59,9 @@ class D4rl:
         if not len(usable):
             raise UserError(f"{path}: no whole episode: no row of terminals or timeouts is true; mark the ends")
         if tail:
-            self.notes.append(f"{path}: left out the last {tail} steps, an unfinished episode")
+            self.notes.append(f"{path.name}: left out the last {tail} steps, an unfinished episode")
         if NEXT not in file:
-            self.notes.append(f"{path}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out")
+            self.notes.append(f"{path.name}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out")
         return usable
 
 

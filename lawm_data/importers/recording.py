@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import h5py
 import numpy as np
 
+from lawm_data import files
 from lawm_data.errors import UserError
 
 Layout = tuple[tuple[str, int], ...]
@@ -31,15 +34,22 @@ class Recording(Protocol):
     count: int  # trajectories
     layout: Layout  # names and sizes as recorded
     action_size: int
+    env: str | None  # the task that the files name, as `domain-task`
     credits: str | None
-    notes: list[str]  # what was left out
+    notes: list[str]  # what was left out or changed; the card repeats those of the constructor
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         """Yield the trajectories in their order, observations concatenated as `layout` says."""
         ...
 
 
-def dataset(file: h5py.File, key: str, where: str) -> h5py.Dataset:
+def digest_of(paths: list[Path]) -> str:
+    """The sha256 of one file, or of the digests of several."""
+    digests = [files.sha256(path) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def dataset(file: h5py.Group, key: str, where: str) -> h5py.Dataset:
     """The array of numbers or flags under `key`, unread. Raise UserError when there is none."""
     found = file.get(key)
     if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiub" or 0 in found.shape[1:]:
@@ -64,6 +74,15 @@ def column(array: h5py.Dataset, where: str, start: int = 0, stop: int | None = N
     if width(array) != 1:
         raise UserError(f"{where}: '{array.name.strip('/')}' has {width(array)} numbers a row, expected 1")
     return rows(array, start, stop)[:, 0]
+
+
+def parts_of(file: h5py.Group, layout: Layout, where: str) -> dict[str, h5py.Dataset]:
+    """The arrays that `layout` names, in its order. Raise UserError when one is missing or of another size."""
+    parts = {key: dataset(file, key, where) for key, _ in layout}
+    for key, size in layout:
+        if width(parts[key]) != size:
+            raise UserError(f"{where}: '{key}' has size {width(parts[key])}, expected {size}; check --env")
+    return parts
 
 
 def check_lengths(arrays: dict[str, h5py.Dataset], where: str) -> int:

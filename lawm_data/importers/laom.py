@@ -1,0 +1,112 @@
+"""LAOM's layout: one HDF5 file, groups "0".."N-1" with `states` and `actions`, and in the file's attributes the task.
+
+Row t holds s_t and the a_t taken there, at every control step; the parts of `states` lie in the alphabetical order of
+their names. The state after the last action is not in the file, so the last step is dropped. LAOM's own collector
+keeps of the rewards only their sum (dunnolab/laom): what is read here is `rewards`, which has to be added, r_t of a_t.
+`actions` were recorded before its environment clipped them to [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from lawm_data.errors import UserError
+from lawm_data.importers.recording import (
+    Layout,
+    Trajectory,
+    check_lengths,
+    column,
+    dataset,
+    digest_of,
+    rows,
+    width,
+)
+from lawm_data.store import opened
+
+
+class Laom:
+    """The groups of all files in the order of their numbers, one file after the other."""
+
+    credits: str | None = None
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.notes: list[str] = []
+        self.paths = paths
+        self.count = 0
+        for path in paths:
+            with opened(path, str(path)) as file:
+                names = _groups_of(file, path)
+                steps = _steps(file[names[0]], f"{path}, group {names[0]}")
+                self.layout: Layout = (("observation", width(steps["states"])),)
+                self.action_size = width(steps["actions"])
+                self.env = _env(file)
+            self.count += len(names)
+            self.notes.append(
+                f"{path.name}: the last step of each of {len(names)} episodes is left out, its end is unknown"
+            )
+        self.digest = digest_of(paths)
+
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+        clipped = 0
+        for path in self.paths:
+            with opened(path, str(path)) as file:
+                for name in _groups_of(file, path):
+                    trajectory = _trajectory(file[name], layout, f"{path}, group {name}")
+                    action = np.clip(trajectory.action, -1, 1)
+                    clipped += int(np.sum(np.abs(trajectory.action) > 1))
+                    yield trajectory._replace(action=action)
+        if clipped:
+            self.notes.append(f"{clipped} numbers of actions clipped to [-1, 1], as when they were executed")
+
+
+def _trajectory(group: h5py.Group, layout: Layout, where: str) -> Trajectory:
+    steps = _steps(group, where)
+    states = rows(steps["states"])
+    size = sum(size for _, size in layout)
+    if states.shape[1] != size:
+        raise UserError(f"{where}: 'states' has size {states.shape[1]}, expected {size}; check --env")
+    return Trajectory(
+        where=where,
+        observation=states[:, _columns(layout)],
+        action=rows(steps["actions"])[:-1],
+        reward=column(steps["rewards"], where)[:-1],
+        terminal=False,
+    )
+
+
+def _steps(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
+    if "rewards" not in group:
+        raise UserError(
+            f"{where}: no 'rewards' (LAOM's own files keep only their sum); add to every group an array 'rewards' "
+            "with the reward of each row of 'actions'"
+        )
+    steps = {key: dataset(group, key, where) for key in ("states", "actions", "rewards")}
+    check_lengths(steps, where)
+    return steps
+
+
+def _columns(layout: Layout) -> np.ndarray:
+    """Where each number of `layout` stands in a vector of the same parts in alphabetical order, int [O]."""
+    parts, start = {}, 0
+    for name, size in sorted(layout):
+        parts[name] = np.arange(start, start + size)
+        start += size
+    return np.concatenate([parts[name] for name, _ in layout])
+
+
+def _groups_of(file: h5py.File, path: Path) -> list[str]:
+    names = sorted((name for name in file if name.isdecimal() and isinstance(file[name], h5py.Group)), key=int)
+    if not names:
+        raise UserError(f"{path}: no groups '0', '1', ... in it; check FORMAT")
+    return names
+
+
+def _env(file: h5py.File) -> str | None:
+    """The task that the file names, as `domain-task`."""
+    if not {"domain_name", "task_name"} <= set(file.attrs):
+        return None
+    return f"{file.attrs['domain_name']}-{file.attrs['task_name']}"

@@ -1,0 +1,162 @@
+"""Minari's layout: a folder with `data/main_data.hdf5`, one group `episode_<k>` an episode, and `data/metadata.json`.
+
+`observations` has a row more than `actions`, `rewards`, `terminations` and `truncations`; it is one array or, where the
+observation space is a Dict, a group of arrays (Farama-Foundation/Minari, minari/dataset/_storages/hdf5_storage.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from lawm_data import files
+from lawm_data.errors import UserError
+from lawm_data.importers.recording import (
+    Layout,
+    Trajectory,
+    check_lengths,
+    column,
+    dataset,
+    digest_of,
+    parts_of,
+    rows,
+    width,
+)
+from lawm_data.store import opened
+
+MAIN = "main_data.hdf5"
+METADATA = "metadata.json"
+EPISODE = re.compile(r"episode_\d+")
+FLAT = "observation"
+_DM_CONTROL = re.compile(r"dm_control/(.+)-v\d+")  # how Shimmy calls the suite's tasks
+
+
+class _Source(NamedTuple):
+    """One dataset on disk; low and high, float64 [A], bound its actions."""
+
+    main: Path
+    metadata: dict[str, Any]
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Minari:
+    """The episodes of all datasets, one dataset after the other."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.notes: list[str] = []
+        self.sources = [_source(path) for path in paths]
+        self.count = 0
+        for source in self.sources:
+            with opened(source.main, str(source.main)) as file:
+                names = _episodes_of(file, source)
+                self.layout: Layout = _layout(file[names[0]], f"{source.main}, {names[0]}")
+            self.count += len(names)
+            if not (np.all(source.low == -1) and np.all(source.high == 1)):
+                spans = sorted({f"[{low:g}, {high:g}]" for low, high in zip(source.low, source.high, strict=True)})
+                self.notes.append(f"actions scaled from {', '.join(spans)} to [-1, 1]")
+        self.action_size = len(self.sources[0].low)
+        self.digest = digest_of([source.main for source in self.sources])
+        self.credits: str | None = "; ".join(_credit(source.metadata) for source in self.sources)
+        self.env = _env(self.sources[0].metadata)
+
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+        if self.layout[0][0] == FLAT and len(layout) > 1:
+            names = ", ".join(name for name, _ in layout)
+            self.notes.append(f"observations are one array, taken to be in the order of the simulator: {names}")
+        for source in self.sources:
+            with opened(source.main, str(source.main)) as file:
+                for name in _episodes_of(file, source):
+                    yield _trajectory(file[name], layout, source, f"{source.main}, {name}")
+
+
+def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str) -> Trajectory:
+    steps = {key: dataset(episode, key, where) for key in ("actions", "rewards", "terminations", "truncations")}
+    check_lengths(steps, where)
+    if width(steps["actions"]) != len(source.low):
+        raise UserError(f"{where}: 'actions' has size {width(steps['actions'])}, {METADATA} says {len(source.low)}")
+    ended = np.flatnonzero(column(steps["terminations"], where))
+    last = len(steps["rewards"]) - 1
+    if len(ended) and ended[0] < last:
+        raise UserError(f"{where}: terminations is true in row {ended[0]}, the last row is {last}; split it there")
+    center, half = (source.high + source.low) / 2, (source.high - source.low) / 2
+    return Trajectory(
+        where=where,
+        observation=_observation(episode, layout, where),
+        action=((rows(steps["actions"]) - center) / half).astype(np.float32),
+        reward=column(steps["rewards"], where),
+        terminal=bool(len(ended)),
+    )
+
+
+def _observation(episode: h5py.Group, layout: Layout, where: str) -> np.ndarray:
+    found = episode.get("observations")
+    if isinstance(found, h5py.Group):
+        parts = parts_of(found, layout, where)
+    else:
+        parts = {FLAT: dataset(episode, "observations", where)}
+    for name, part in parts.items():
+        if part.dtype == np.uint8:
+            raise UserError(
+                f"{where}: '{name}' is images (uint8 {part.shape}), only numbers of a state can be imported"
+            )
+    check_lengths(parts, where)
+    return np.concatenate([rows(part) for part in parts.values()], axis=1)
+
+
+def _layout(episode: h5py.Group, where: str) -> Layout:
+    """Names and sizes as recorded; the parts of nested spaces are called `outer/inner`."""
+    found = episode.get("observations")
+    if not isinstance(found, h5py.Group):
+        return ((FLAT, width(dataset(episode, "observations", where))),)
+    layout = []
+    found.visititems(lambda name, item: layout.append((name, width(item))) if isinstance(item, h5py.Dataset) else None)
+    return tuple(layout)
+
+
+def _episodes_of(file: h5py.File, source: _Source) -> list[str]:
+    names = sorted((name for name in file if EPISODE.fullmatch(name)), key=lambda name: int(name.split("_")[1]))
+    total = source.metadata.get("total_episodes")
+    if not names or len(names) != total:
+        raise UserError(f"{source.main}: {len(names)} episodes, {METADATA} says {total}; download the dataset again")
+    return names
+
+
+def _source(path: Path) -> _Source:
+    folder = path.parent if path.name == MAIN else path / "data" if (path / "data").is_dir() else path
+    metadata = files.read_json(folder / METADATA)
+    where = folder / METADATA
+    try:
+        kind = metadata["data_format"]
+        space = json.loads(metadata["action_space"])
+        continuous = space["type"] == "Box"
+        low, high = (
+            (np.ravel(np.asarray(space[key], np.float64)) for key in ("low", "high")) if continuous else ((), ())
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: not the metadata of a Minari dataset ({error}); download it again") from error
+    if kind != "hdf5":
+        raise UserError(f"{where}: data_format is {kind!r}, expected 'hdf5'; save the dataset again in that format")
+    if not continuous:
+        raise UserError(f"{where}: the action space is {space['type']}, expected Box: only continuous actions are read")
+    if not (np.isfinite([low, high]).all() and np.less(low, high).all()):
+        raise UserError(f"{where}: the action space has no bounds to scale to [-1, 1]; choose another dataset")
+    return _Source(folder / MAIN, metadata, np.asarray(low), np.asarray(high))
+
+
+def _credit(metadata: dict[str, Any]) -> str:
+    authors = metadata.get("author") or []
+    named = ", ".join([authors] if isinstance(authors, str) else map(str, authors))
+    return f"Minari dataset {metadata.get('dataset_id', 'without a name')}{' by ' if named else ''}{named}"
+
+
+def _env(metadata: dict[str, Any]) -> str | None:
+    """The suite's task, if the metadata names one."""
+    found = _DM_CONTROL.search(str(metadata.get("env_spec")))
+    return found[1] if found else None

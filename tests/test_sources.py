@@ -1,0 +1,179 @@
+"""Laws of the import of Minari's and LAOM's files, and of the choices that `import` leaves to the user."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from foreign import Group, box, laom_group, minari_episode, write_laom, write_minari
+from helpers import counting_episode, random_episode
+from test_importers import CUSTOM, EPISODES, aime_arrays, check_same, imported, walker_arrays, write, write_aime
+
+from lawm_data import envs, importers, table4
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.store import Store
+
+
+def source_meta(raw: Path, env: str = CUSTOM) -> dict[str, Any]:
+    store = Store(raw)
+    (source,) = store.sources(env)
+    return store.meta(env, source)
+
+
+def test_minari_is_read_in_the_order_of_its_episodes(tmp_path: Path) -> None:
+    folder = write_minari(tmp_path / "set", [minari_episode(episode) for episode in EPISODES])
+    for path in (folder, folder / "data", folder / "data" / "main_data.hdf5"):
+        found = imported(tmp_path / "raw", "minari", path)
+    check_same(found, EPISODES, columns=slice(None, None, -1))  # `inner/down` before `up`, as HDF5 lists them
+    assert source_meta(tmp_path / "raw")["layout"] == [["inner/down", 1], ["up", 1]]
+
+
+def test_minari_flat_observations(tmp_path: Path) -> None:
+    groups = [minari_episode(episode) | {"observations": episode.observation} for episode in EPISODES]
+    check_same(imported(tmp_path / "raw", "minari", write_minari(tmp_path / "set", groups)), EPISODES)
+
+
+def walker_parts(rows: int = 21) -> Group:
+    """Every observed number is its column in the simulator's order."""
+    layout = {"orientations": range(14), "height": range(14, 15), "velocity": range(15, 24)}
+    return {key: np.tile(np.array(columns, np.float32), (rows, 1)) for key, columns in layout.items()}
+
+
+def test_minari_names_are_mapped_to_the_layout_of_the_env(tmp_path: Path) -> None:
+    steps = {"actions": np.zeros((20, 6)), "rewards": np.zeros(20), "terminations": np.zeros(20, bool)}
+    parts = walker_parts() | {"pixels": np.zeros((21, 4, 4, 3), np.uint8)}
+    group = {"observations": parts, "truncations": np.zeros(20, bool)} | steps
+    folder = write_minari(tmp_path / "set", [group], action_space=box(-1, 1, 6))
+    (episode,) = imported(tmp_path / "raw", "minari", folder, env="walker-walk")
+    np.testing.assert_array_equal(episode.observation, np.tile(np.arange(24), (21, 1)))
+
+
+def test_minari_actions_are_scaled_from_their_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low, high = np.array([-0.4, 0.0]), np.array([0.4, 10.0])
+    episode = random_episode(0, observation_size=2)
+    assert episode.action is not None
+    scaled = low + (episode.action + 1) / 2 * (high - low)
+    group = minari_episode(episode) | {"actions": scaled}
+    folder = write_minari(tmp_path / "set", [group], action_space=box(low.tolist(), high.tolist(), 2))
+    (found,) = imported(tmp_path / "raw", "minari", folder)
+    np.testing.assert_allclose(found.action, episode.action, atol=1e-6)
+    note = "actions scaled from [-0.4, 0.4], [0, 10] to [-1, 1]"
+    assert note in capsys.readouterr().err and note in source_meta(tmp_path / "raw")["collected"]
+
+
+def test_minari_authors_are_credited(tmp_path: Path) -> None:
+    groups = [minari_episode(episode) for episode in EPISODES]
+    folder = write_minari(tmp_path / "set", groups, author=["A. Author", "B. Author"])
+    imported(tmp_path / "raw", "minari", folder)
+    assert source_meta(tmp_path / "raw")["credits"] == "Minari dataset count/up-v0 by A. Author, B. Author"
+
+
+def test_a_recording_of_another_task_is_refused(tmp_path: Path) -> None:
+    spec = '{"id": "dm_control/walker-run-v0", "entry_point": "shimmy"}'
+    folder = write_minari(tmp_path / "set", [minari_episode(EPISODES[0])], env_spec=spec)
+    with pytest.raises(UserError, match="recorded in walker-run, not in walker-walk"):
+        imported(tmp_path / "raw", "minari", folder, env="walker-walk")
+
+
+def shortened(episode: Episode) -> Episode:
+    """Without the last step, whose next state LAOM does not keep."""
+    assert episode.action is not None
+    observation, action, reward = episode.observation[:-1], episode.action[:-1], episode.reward[:-1]
+    return replace(episode, observation=observation, action=action, reward=reward, terminal=False)
+
+
+def test_laom_is_aligned_and_in_the_order_of_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_laom(tmp_path / "data.hdf5", [laom_group(episode) for episode in EPISODES])
+    check_same(imported(tmp_path / "raw", "laom", path), [shortened(episode) for episode in EPISODES])
+    assert f"the last step of each of {len(EPISODES)} episodes is left out" in capsys.readouterr().err
+
+
+def test_laom_columns_are_mapped_from_the_alphabet_to_the_layout_of_the_env(tmp_path: Path) -> None:
+    alphabetical = np.concatenate([part for _, part in sorted(walker_parts().items())], axis=1)
+    group = {"states": alphabetical, "actions": np.zeros((21, 6)), "rewards": np.zeros(21)}
+    path = write_laom(tmp_path / "data.hdf5", [group], "walker-walk")
+    (episode,) = imported(tmp_path / "raw", "laom", path, env="walker-walk")
+    np.testing.assert_array_equal(episode.observation, np.tile(np.arange(24), (21, 1)))
+
+
+def test_laom_actions_are_those_that_were_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    group = laom_group(EPISODES[0])
+    path = write_laom(tmp_path / "data.hdf5", [group | {"actions": 3 * group["actions"] - 1.5}])
+    (found,) = imported(tmp_path / "raw", "laom", path)
+    np.testing.assert_array_equal(found.action, np.clip(3 * group["actions"] - 1.5, -1, 1)[:-1])
+    assert "numbers of actions clipped" in capsys.readouterr().err
+
+
+def test_a_recording_at_every_control_step_keeps_its_length(tmp_path: Path) -> None:
+    rows = 1000
+    group = {"states": np.zeros((rows, 24)), "actions": np.zeros((rows, 6)), "rewards": np.zeros(rows)}
+    path = write_laom(tmp_path / "data.hdf5", [group], "walker-walk")
+    with pytest.raises(UserError, match=r"999 steps, but .* has 500 at action repeat 2; .*--repeat"):
+        importers.run("laom", [path], "walker-walk", tmp_path / "raw")
+    importers.run("laom", [path], "walker-walk", tmp_path / "raw", repeat=1)
+    assert source_meta(tmp_path / "raw", "walker-walk")["repeat"] == 1
+    assert envs.spec("walker-walk", 1).episode_length == 1000
+
+
+def test_aime_reset_in_mid_episode_begins_another_trajectory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = [aime_arrays(episode) for episode in EPISODES[:2]]
+    joined = {key: np.concatenate([one[key] for one in arrays]) for key in arrays[0]}
+    found = imported(tmp_path / "raw", "aime", write(tmp_path / "0.hdf5", joined))
+    check_same(found, EPISODES[:2], columns=slice(None, None, -1))
+    assert f"taken as 2 episodes: rows 0..{EPISODES[0].length}," in capsys.readouterr().err
+
+
+def test_a_forgotten_part_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imported(tmp_path / "raw", "aime", write_aime(tmp_path / "buffer", EPISODES[1:]))
+    assert "1 of the files 0..11 are not there, the first is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("only", "chosen"), [("5:", EPISODES[5:]), (":5", EPISODES[:5]), ("2:4", EPISODES[2:4])])
+def test_only_imports_a_part_which_holds_for_good(tmp_path: Path, only: str, chosen: list[Episode]) -> None:
+    folder = write_aime(tmp_path / "buffer", EPISODES)
+    importers.run("aime", [folder], CUSTOM, tmp_path / "raw", only=only)
+    store = Store(tmp_path / "raw")
+    found = list(store.read(store.rows(CUSTOM)))
+    check_same(found, [replace(episode, order=k) for k, episode in enumerate(chosen)], columns=slice(None, None, -1))
+    assert source_meta(tmp_path / "raw")["collected"].endswith(f"; of its episodes {only}")
+    with pytest.raises(UserError, match=f"before as --only {only}, now as --only :; delete"):
+        importers.run("aime", [folder], CUSTOM, tmp_path / "raw")
+
+
+def test_a_surplus_over_table_4_shows_which_episodes_to_leave_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table4, "EPISODES", 3)
+    for order in range(5):
+        arrays = walker_arrays()
+        arrays["reward"][1:] = order
+        write(tmp_path / "buffer" / f"{order}.hdf5", arrays)
+    importers.run("aime", [tmp_path / "buffer"], "walker-walk", tmp_path / "raw", "plan2explore")
+    table = {line[:22].strip(): line[22:].split()[0] for line in capsys.readouterr().out.splitlines()[-4:]}
+    # 20 steps of reward `order` each
+    assert table == {"the paper's Table 4": "173.4", "these 5": "40.0", "--only 2:": "60.0", "--only :3": "20.0"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("walker-plan2explore-buffer", "plan2explore buffers of AIME-NoB"), ("mine", "if these are theirs")],
+)
+def test_files_in_the_layout_of_plan2explore_are_credited(tmp_path: Path, folder: str, said: str) -> None:
+    path = write_aime(tmp_path / folder, EPISODES)
+    importers.run("aime", [path], CUSTOM, tmp_path / "raw", credit="C. Author, MIT")
+    credits = source_meta(tmp_path / "raw")["credits"]
+    assert said in credits and "CC BY 4.0" in credits and credits.endswith("; C. Author, MIT")
+    with pytest.raises(UserError, match="now as D. Author"):
+        importers.run("aime", [path], CUSTOM, tmp_path / "raw", credit="D. Author")
+
+
+def test_a_credit_is_kept_for_a_format_that_knows_none(tmp_path: Path) -> None:
+    path = write_laom(tmp_path / "data.hdf5", [laom_group(counting_episode(0))])
+    importers.run("laom", [path], CUSTOM, tmp_path / "raw", credit="C. Author, MIT")
+    assert source_meta(tmp_path / "raw")["credits"] == "C. Author, MIT"

@@ -1,0 +1,80 @@
+"""Laws of the top-up: it fills a quota from kept policies, in the same way however often it is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_collect_learning import ENV, contents, made, run_of
+
+from lawm_data import slicing, topup
+from lawm_data.collect import collect
+from lawm_data.errors import UserError
+from lawm_data.slicing import Rule, Rules
+from lawm_data.store import Store
+
+ANY = Rule(min_return=-1.0, max_return=1000.0)
+NONE = Rule(min_return=2000.0, max_return=3000.0)
+
+
+def split(quota: int, rule: Rule = ANY) -> slicing.Config:
+    return slicing.Config(quota=quota, rules=Rules(medium=rule))
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("history")
+    collect(root, ENV, made(episodes=50))
+    return root
+
+
+def copied(history: Path, root: Path) -> Path:
+    for path in history.rglob("*"):
+        if path.is_file():
+            (root / path.relative_to(history)).parent.mkdir(parents=True, exist_ok=True)
+            (root / path.relative_to(history)).write_bytes(path.read_bytes())
+    return root
+
+
+def test_a_quota_is_filled_and_stays_filled(history: Path, tmp_path: Path) -> None:
+    root = copied(history, tmp_path)
+    topup.top_up(root, ENV, "medium", "dreamer", split(57))
+    rows = Store(root / "raw").rows(ENV)
+    extra = [row for row in rows if row.source == "topup"]
+    assert len(extra) == 8, "seven are missing, rounds are of two"
+    before = contents(root)
+    topup.top_up(root, ENV, "medium", "dreamer", split(57))
+    assert contents(root) == before
+    cut = slicing.cut(rows, ENV, split(57))
+    assert len(cut["medium"].rows) + len(cut["medium"].validation_rows) >= 57
+    assert not any(row.source == "topup" for row in cut["medium-replay"].rows)
+
+
+def test_an_interruption_leaves_no_trace(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = (copied(history, tmp_path / name) for name in ("whole", "cut"))
+    topup.top_up(whole, ENV, "medium", "dreamer", split(60))
+    commits = iter(range(100))
+    original = Store.commit
+
+    def interrupted(*arguments: object) -> None:
+        if next(commits) == 2:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    monkeypatch.setattr(Store, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        topup.top_up(cut, ENV, "medium", "dreamer", split(60))
+    monkeypatch.undo()
+    topup.top_up(cut, ENV, "medium", "dreamer", split(60))
+    assert contents(cut) == contents(whole)
+
+
+def test_what_cannot_be_filled_is_said(history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = copied(history, tmp_path)
+    with pytest.raises(UserError, match=r"none of 2 kept policies had a mean return in \[2000, 3000\]"):
+        topup.top_up(root, ENV, "medium", "dreamer", split(60, NONE))
+    with pytest.raises(UserError, match="no history of plan2explore in pendulum-swingup"):
+        topup.top_up(root, ENV, "medium", "plan2explore", split(60))
+    next(run_of(root).path.glob("policy-*")).write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"policy-0000\d\d.safetensors: not a kept policy of this collector"):
+        topup.top_up(root, ENV, "medium", "dreamer", split(60))
