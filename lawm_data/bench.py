@@ -56,11 +56,15 @@ def markdown(header: str, rows: Sequence[Row]) -> str:
     return "\n".join([header, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def header(threads: int, commit: str | None, load: float) -> str:
-    """Hardware, versions and commit; `load` is the machine's load average before the first measurement."""
+def header(commit: str | None, load: float, threads: int | None = None) -> str:
+    """Hardware, versions and commit.
+
+    load: the machine's load average before the first measurement; threads: torch's, where they were set.
+    """
+    used = f"torch threads {threads}, " if threads else ""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
-        f"{_cpu()}, {os.cpu_count()} cores, torch threads {threads}, load {load:.1f} at the start; "
+        f"{_cpu()}, {os.cpu_count()} cores, {used}load {load:.1f} at the start; "
         f"Python {platform.python_version()}, {versions}; commit {commit or 'unknown'}"
     )
 
@@ -81,13 +85,9 @@ def bench(where: str, slice_: str | None, repeats: int) -> str:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="lawm-bench-") as temporary:
         rows = list(told(Reading.of(where, slice_, Path(temporary), repeats).rows()))
+    from lawm_data.runs import code_commit  # only now: it imports torch
 
-    # only now: importing torch would count in the time to the first batch of whoever has imported it before
-    import torch
-
-    from lawm_data.runs import code_commit
-
-    return markdown(header(torch.get_num_threads(), code_commit(), load), rows)
+    return markdown(header(code_commit(), load), rows)
 
 
 @dataclass(frozen=True)

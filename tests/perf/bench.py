@@ -41,7 +41,7 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
 
         torch.set_num_threads(threads)
         rows += told(Bench(stages.dataset_of(folder), stages.SLICE, repeats).rows())
-    text = markdown(header(threads, code_commit(), load), rows)
+    text = markdown(header(code_commit(), load, threads), rows)
     click.echo(text)
     if out:
         files.write_text(out, text)
