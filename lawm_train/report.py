@@ -15,7 +15,7 @@ from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import policy
-from lawm_train.evaluate import Evaluator
+from lawm_train.evaluate import Evaluator, check_sizes
 
 PRIOR_PHASE = "model"  # there the evaluated policy is the prior-policy control
 
@@ -83,7 +83,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None) -> s
         raise UserError(f"{', '.join(map(str, paths))}: nothing was evaluated yet; let the training finish")
     files.write_text(out / "scores.csv", as_csv(found))
     with files.new_file(out / "curves.png") as temporary:
-        _draw(found, temporary, reference)
+        draw(found, temporary, reference)
     return table(found)
 
 
@@ -121,7 +121,8 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     saved = run.config
     if saved["repeat"] is None:
         raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")
-    acting = policy.from_pretrained(path, policy_name)
+    check_sizes(str(path), saved["env"], saved["repeat"], saved["sizes"]["observation"], saved["sizes"]["action"])
+    acting = policy.acting(policy.load(Run(path)), policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
     mean, std = float(np.mean(own)), float(np.std(own))
     position = run.positions()[-1]
@@ -138,7 +139,8 @@ def _by_method(found: Iterable[Point]) -> dict[tuple[str, str, str], list[list[P
     return {key: list(seeds.values()) for key, seeds in runs.items()}
 
 
-def _draw(found: Sequence[Point], path: Path, reference: float | None) -> None:
+def draw(found: Sequence[Point], path: Path, reference: float | None = None) -> None:
+    """A PNG of the curves; the same points give the same bytes."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -58,6 +58,7 @@ class Job:
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
             "sizes": asdict(sizes),
             "settings": config.as_dict(self.configs),
+            "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
             "code": code_commit(),
         }
 
@@ -88,6 +89,7 @@ def why_stopped(run: Run) -> str:
 
 
 def _train(job: Job, runs: list[Run]) -> None:
+    job = _as_begun(job, runs)
     data = load_data(job)
     method = _build(job, data)
     phases = method.phases(data)
@@ -99,6 +101,14 @@ def _train(job: Job, runs: list[Run]) -> None:
         spent = policy.restore(method, runs, start)["seconds"]
     click.echo(_announcement(job, data, phases, start))
     fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent), phases, start or Position(0, 0))
+
+
+def _as_begun(job: Job, runs: list[Run]) -> Job:
+    """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
+    for run in runs:
+        if run.exists:
+            return replace(job, dataset=job.dataset.as_begun(run.config["dataset"]["revision"]))
+    return job
 
 
 def load_data(job: Job) -> Data:
@@ -114,7 +124,8 @@ def _evaluator(job: Job) -> Evaluator | None:
     manifest = job.dataset.manifest
     if manifest.repeat is None:
         return None
-    check_sizes(job.dataset.describe(), manifest)
+    sizes = manifest.observation_size, manifest.action_size
+    check_sizes(job.dataset.describe(), manifest.env, manifest.repeat, *sizes)
     episodes, device = job.configs["evaluate"].episodes, job.configs["train"].device
     return Evaluator(manifest.env, manifest.repeat, len(job.seeds), episodes, device)
 

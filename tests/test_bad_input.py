@@ -201,6 +201,8 @@ DATA: list[Row] = [
     ("push-digest", damaged_shard, "lawm-data push", [LABELED, "sha256 differs"]),
     ("push-stale", stale_shard, "lawm-data push", ["labeled-00007-of-00008.arrow", "delete it"]),
     ("push-nothing", nothing, "lawm-data push", ["lawm/dataset", "lawm-data split"]),
+    ("bench-nothing", nothing, "lawm-data bench", ["lawm/dataset", "lawm-data split"]),
+    ("bench-no-dataset", nothing, "lawm-data bench no/such/folder", ["no/such/folder", "lawm-data split"]),
 ]
 
 LEARN: list[Row] = [
@@ -243,6 +245,7 @@ LEARN: list[Row] = [
     ("other-settings", trained, f"{TRAIN} {BC} --set agent.bc.lr=0.1", [RUN, "agent.bc.lr was 0.0003, now 0.1"]),
     ("other-dataset", trained, f"lawm-train --hub-dataset other {BC}", [RUN, "dataset.digest"]),
     ("no-run", Path("data").mkdir, "lawm-train evaluate data", ["data", "config.json", "runs/"]),
+    ("push-no-run", Path("data").mkdir, "lawm-train push data", ["data", "config.json", "runs/"]),
     ("no-simulator", trained, f"lawm-train evaluate {RUN}", [RUN, "custom:made has no simulator"]),
     ("no-model", trained, f"lawm-train diagnose {RUN} --hub-dataset lawm/dataset/custom-made", [RUN, "bc"]),
     ("diagnose-other", trained, f"lawm-train diagnose {RUN} --hub-dataset other", [RUN, "another dataset"]),
