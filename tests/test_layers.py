@@ -17,7 +17,7 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 LAYERS = """
 errors
 episode files draw parallel table4 arrow nets
-config envs runs
+config envs runs summary
 rollout
 windows manifest
 store
