@@ -20,9 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lawm_data import config
+from lawm_data.errors import UserError
 from lawm_data.runs import Position, Run, code_commit, shared_position
-from lawm_train import methods, policy
-from lawm_train.data import Data, Labels, Sizes, load
+from lawm_train import methods, policy, pool
+from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.methods import Method, Phase, Policy, TrainConfig
 from lawm_train.stream import Dataset
@@ -42,9 +43,12 @@ class Job:
     recipe: str
     labels: Labels = Labels()
 
-    def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
-        """What config.json holds; everything that the numbers of a run depend on."""
+    def run_config(self, seed: int, sizes: Sizes, labeled: int, pool_gb: float | None = None) -> dict[str, Any]:
+        """What config.json holds; everything that the numbers of a run depend on. pool_gb: of a pool that moves."""
         fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
+        settings = config.as_dict(self.configs)
+        if pool_gb is None:
+            del settings["train"]["pool_gb"]  # what fits is the same in a pool of any size
         return {
             "method": self.method,
             "oracle": self.labels.oracle,
@@ -57,7 +61,7 @@ class Job:
             "labeled": labeled,
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
             "sizes": asdict(sizes),
-            "settings": config.as_dict(self.configs),
+            "settings": settings,
             "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
             "code": code_commit(),
         }
@@ -94,8 +98,8 @@ def _train(job: Job, runs: list[Run]) -> None:
     method = _build(job, data)
     phases = method.phases(data)
     evaluator = _evaluator(job)
-    for run, seed, labeled in zip(runs, job.seeds, data.labeled, strict=True):
-        run.begin(job.run_config(seed, data.sizes, len(labeled)))
+    for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
+        run.begin(job.run_config(seed, data.sizes, labeled, data.pool_gb))
     start, spent = shared_position(runs), 0.0
     if start:
         spent = policy.restore(method, runs, start)["seconds"]
@@ -111,12 +115,26 @@ def _as_begun(job: Job, runs: list[Run]) -> Job:
     return job
 
 
-def load_data(job: Job) -> Data:
-    """The episodes of each seed; the action-free ones only if the method wants them."""
-    kind = methods.kind_of(job.method)
-    window = job.configs["train"].window if kind.windows else 1
-    of_method = (job.method, kind.unlabeled, window)
-    return load(job.dataset, job.slice_name, job.labels, job.seeds, *of_method)
+def load_data(job: Job) -> Windowed:
+    """The episodes of each seed; the action-free ones only if the method wants them. What does not fit is not read.
+
+    UserError where it does not fit and has to.
+    """
+    kind, settings = methods.kind_of(job.method), job.configs["train"]
+    window = settings.window if kind.windows else 1
+    anew = job.labels.oracle or job.labels.redrawn
+    names = ("labeled", "unlabeled") if kind.unlabeled or anew else ("labeled",)
+    splits = [pool.Split(job.dataset, job.slice_name, name, window) for name in names]
+    gigabytes = sum(split.size for split in splits) / pool.GIGABYTE
+    check_labeled(job.dataset, job.slice_name, job.method)
+    if gigabytes <= settings.pool_gb:
+        return load(job.dataset, job.slice_name, job.labels, job.seeds, kind.unlabeled, window)
+    if kind.at_once or anew:
+        raise UserError(
+            f"method {job.method}{job.labels.describe()} reads every episode before it trains: slice {job.slice_name} "
+            f"takes {gigabytes:.2g} GB in memory, and the pool is of {settings.pool_gb:g}; raise --pool-gb above that"
+        )
+    return pool.moving([split for split in splits if split.paths], len(job.seeds), settings.pool_gb)
 
 
 def _evaluator(job: Job) -> Evaluator | None:
@@ -253,7 +271,7 @@ def _log_cost(session: _Session, phase: Phase) -> None:
         run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 
 
-def _build(job: Job, data: Data) -> Method:
+def _build(job: Job, data: Windowed) -> Method:
     return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
@@ -262,7 +280,7 @@ def _default_name(job: Job) -> str:
     return f"{job.dataset.manifest.env.replace(':', '-')}-{job.slice_name}-{job.method}{oracle}"
 
 
-def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | None) -> str:
+def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position | None) -> str:
     """One line: recipe, slice, method, expected time of what is left."""
     few = data.sample()  # to infer the actions of all would take as long as many updates
     scratch = _build(job, few).phases(few)
@@ -274,7 +292,7 @@ def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | N
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
         f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
-        f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {updates}: "
+        f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {data.describe()}, {updates}: "
         f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start else "")
     )

@@ -33,6 +33,7 @@ WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "
 TRAIN_LAYERS = """
 stream evaluate
 data lawm
+pool
 clap td3bc bc idm
 methods
 pretrained
