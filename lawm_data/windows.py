@@ -184,7 +184,8 @@ def moments(pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each observation dimension over exactly these pools' rows, [1, O] float32 each."""
     rows = sum(len(pool.rows) for pool in pools)
     mean = torch.stack([pool.observations().sum(0, dtype=torch.float64) for pool in pools]).sum(0) / rows
-    squares = [(pool.observations().double() - mean).square().sum(0) for pool in pools]
+    # in place, as this is the most memory that a run takes: twice its observations
+    squares = [pool.observations().double().sub_(mean).square_().sum(0) for pool in pools]
     return mean.float()[None], (torch.stack(squares).sum(0) / rows).sqrt().float()[None]
 
 

@@ -48,7 +48,13 @@ def folder(tmp_path_factory):
 
 
 def moving_job(folder, seeds=(0,), method="lawm", settings=(), labels=None):
-    small = [f"train.pool_gb={POOL_GB}", "train.updates=24", "agent.clap.updates=16", "train.log_every=1"]
+    small = [
+        f"train.pool_gb={POOL_GB}",
+        "train.updates=12",
+        "agent.clap.updates=6",
+        "train.batch=8",
+        "train.log_every=1",
+    ]
     return job(stream.open_dataset(str(folder)), method, seeds, [*small, *settings], labels)
 
 
@@ -193,8 +199,9 @@ train.train(moving_job(sys.argv[1], [0, 1]), Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("at", [(0, 18), pytest.param((1, 14), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("at", [(0, 11), pytest.param((1, 5), marks=pytest.mark.slow)])
 def test_a_killed_run_continues_the_very_same_numbers(folder, tmp_path, at):
+    """From a checkpoint after four updates, in a generation that takes five, and over the end of more than one."""
     whole = train.train(moving_job(folder, [0, 1]), tmp_path / "whole")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "cut"), *map(str, at)]
