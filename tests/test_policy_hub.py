@@ -42,7 +42,7 @@ print(np.stack([policy(row) for row in np.load(sys.argv[2])]).tobytes().hex())
 """
 
 
-@pytest.fixture(scope="module", params=["lawm", "bc"])
+@pytest.fixture(scope="module", params=["lawm", pytest.param("bc", marks=pytest.mark.slow)])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("workspace")
     make_dataset(root / "dataset", made_episodes(15))
