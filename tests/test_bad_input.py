@@ -166,6 +166,12 @@ DATA: list[Row] = [
         "lawm-data collect --env walker-walk --set collect.repeat=50",
         ["collect.dreamer.window is 50", "walker-walk has 20 steps", "repeat 50"],
     ),
+    (
+        "collect-device",
+        nothing,
+        "lawm-data collect --env walker-walk --set collect.device=abacus",
+        ["collect.device is abacus", "cpu"],
+    ),
     ("collect-episodes", nothing, "lawm-data collect --env walker-walk --episodes 0", ["--episodes", "0"]),
     ("root-is-a-file", aime(), "lawm-data split --root 3.hdf5", ["3.hdf5", "cannot be written"]),
     ("split-nothing", nothing, "lawm-data split", ["lawm/raw", "lawm-data collect"]),
