@@ -235,7 +235,7 @@ LEARN: list[Row] = [
     ("draw-fraction", dataset, f"{TRAIN} {BC} --label-frac 0", ["--label-frac 0.0", "above 0"]),
     ("draw-seed", dataset, f"{TRAIN} {BC} --label-seed mine", ["mine", "--label-seed"]),
     ("other-task", of_another_task, f"{TRAIN} {BC}", ["size 5", "pendulum-swingup has 3", "--env"]),
-    ("other-observation", trained_on_another_task, f"lawm-train evaluate {RUN}", [RUN, "size 5", "size 3"]),
+    ("other-observation", trained_on_another_task, f"lawm-train evaluate {RUN}", [RUN, "size 5", "pendulum-swingup has 3"]),
     (
         "long-window",
         dataset,
