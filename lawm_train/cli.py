@@ -93,10 +93,10 @@ def train(
 @click.option("--policy", type=click.Choice(["agent", "prior"]), default="agent", show_default=True)
 def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
     """Score the last checkpoint of RUNS: raw return and return / 10, mean and spread over episodes."""
-    from lawm_train import report
+    from lawm_train import scoring
 
     for run in runs:
-        click.echo(report.score(run, episodes, policy))
+        click.echo(scoring.score(run, episodes, policy))
 
 
 @main.command()
@@ -112,13 +112,23 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str) -> None:
 
 
 @main.command()
-@runs_argument
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True)
-def report(runs: tuple[Path, ...], out: Path) -> None:
-    """Table and curves of RUNS: scores of the last checkpoints by method, CSV and PNG in --out."""
+@click.option("--evidence", type=click.Path(path_type=Path), help="a folder; each run leaves its evaluations there")
+@click.option("--tables", type=click.Path(path_type=Path), help="a Markdown file; make its tables anew")
+def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Path | None) -> None:
+    """Table 1 of RUNS beside the paper's, cells, paired differences, ladder and curves; files in --out.
+
+    RUNS are run folders, or the CSV files that --evidence left of them.
+    """
     from lawm_train import report as reporting
 
-    click.echo(reporting.write(list(runs), out))
+    if not runs and not tables:
+        raise click.UsageError("Missing argument 'RUNS...' (or --tables FILE)")
+    if runs:
+        click.echo(reporting.write(list(runs), out, keep=evidence), nl=False)
+    if tables:
+        reporting.update(tables)
 
 
 if __name__ == "__main__":

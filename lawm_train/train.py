@@ -149,8 +149,7 @@ def fit(session: _Session, phases: list[Phase], start: Position) -> None:
     for number, phase in enumerate(phases[start.phase :], start.phase):
         done = start.update if number == start.phase else 0
         _Loop(session, phase, number).run(done)
-        if done < phase.updates and number == len(phases) - 1:
-            _log_cost(session, phase)
+    _log_cost(session, phases[-1])
 
 
 class _Loop:
@@ -232,13 +231,13 @@ class _Loop:
 
 
 def _log_cost(session: _Session, phase: Phase) -> None:
-    """The last row of a run: wall time and peak memory (of this process, which trained so many seeds) in MB."""
+    """The last row of a run, once: wall time and peak memory (of this process, which trained so many seeds) in MB."""
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     cost = {"seconds": session.seconds, "seeds": len(session.runs)}
     cost["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
     if torch.cuda.is_available():
         cost["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
-    for _, run in session.going:
+    for run in (run for _, run in session.going if not run.finished):
         run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 
 

@@ -30,13 +30,14 @@ cli
 """
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data
 TRAIN_LAYERS = """
-stream evaluate
-data lawm
+stream evaluate paper paired evidence
+data lawm tables
 clap td3bc bc idm
 methods
 policy
-diagnostics train
-grid report
+diagnostics train scoring
+report
+grid
 cli
 """
 
