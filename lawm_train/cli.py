@@ -88,6 +88,25 @@ def train(
 
 
 @main.command()
+@click.argument("recipe")
+@click.option("--hub-dataset", "datasets", multiple=True, help="in place of the recipe's grid.datasets; repeatable")
+@set_option
+@root_option
+def grid(recipe: str, datasets: tuple[str, ...], settings: tuple[str, ...], root: Path) -> None:
+    """Run the cells of RECIPE's `grid` section: skip what is done, continue what was cut, go on after a failure."""
+    from lawm_train import grid as running
+    from lawm_train import policy
+
+    sections = {**policy.SECTIONS, "grid": running.Config}
+    configs = config.load(recipe, settings, sections, {"grid": {"datasets": datasets or None}})
+    failed = running.run(configs.pop("grid"), configs, recipe, root)
+    for line in failed:
+        click.echo(line, err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
 @runs_argument
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--policy", type=click.Choice(["agent", "prior"]), default="agent", show_default=True)

@@ -44,6 +44,14 @@ class Job:
 
     def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
         """What config.json holds; everything that the numbers of a run depend on."""
+        return {**self._asked(seed), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}
+
+    def is_of(self, run: Run, seed: int) -> bool:
+        """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
+        saved = run.config
+        return all(saved[key] == value for key, value in self._asked(seed).items())
+
+    def _asked(self, seed: int) -> dict[str, Any]:
         fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
         return {
             "method": self.method,
@@ -54,11 +62,8 @@ class Job:
             "seed": seed,
             "label_frac": fraction,
             "label_seed": label_seed,
-            "labeled": labeled,
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
-            "sizes": asdict(sizes),
             "settings": config.as_dict(self.configs),
-            "code": code_commit(),
         }
 
 
@@ -67,11 +72,16 @@ def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
 
     A seed whose numbers are no longer finite is stopped (`Run.stopped`), and stays so; the others go on.
     """
-    runs = {seed: Run(runs_root / f"{name or _default_name(job)}-s{seed}") for seed in job.seeds}
+    runs = folders(job, runs_root, name)
     left = [seed for seed in job.seeds if runs[seed].stopped is None]
     if left:
         _train(replace(job, seeds=left), [runs[seed] for seed in left])
     return list(runs.values())
+
+
+def folders(job: Job, runs_root: Path, name: str | None = None) -> dict[int, Run]:
+    """The run of each seed, begun or not."""
+    return {seed: Run(runs_root / f"{name or default_name(job)}-s{seed}") for seed in job.seeds}
 
 
 def why_stopped(run: Run) -> str:
@@ -245,7 +255,8 @@ def _build(job: Job, data: Data) -> Method:
     return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
-def _default_name(job: Job) -> str:
+def default_name(job: Job) -> str:
+    """`walker-walk-medium-replay-td3bc-oracle`"""
     oracle = "-oracle" if job.labels.oracle else ""
     return f"{job.dataset.manifest.env.replace(':', '-')}-{job.slice_name}-{job.method}{oracle}"
 
