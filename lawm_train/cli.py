@@ -121,13 +121,18 @@ def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
 @main.command()
 @runs_argument
 @click.option("--hub-dataset", required=True, help="the dataset they were trained on, with its withheld actions")
-def diagnose(runs: tuple[Path, ...], hub_dataset: str) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="a PNG of every figure with its bound")
+def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None:
     """Walk the ladder of diagnostics of RUNS; the first rung that fails names the culprit."""
     from lawm_train import diagnostics, stream
 
     dataset = stream.open_dataset(hub_dataset)
+    ladders = {}
     for run in runs:
-        click.echo(diagnostics.as_text(run, diagnostics.ladder(run, dataset)))
+        ladders[run.name] = diagnostics.ladder(run, dataset)
+        click.echo(diagnostics.as_text(run, ladders[run.name]))
+    if out:
+        diagnostics.draw(ladders, out)
 
 
 @main.command()

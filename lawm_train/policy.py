@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ def from_pretrained(path: Path, policy: str = "agent") -> Policy:
 
 
 def load(run: Run, position: Position | None = None) -> Method:
-    """A run's method (one model) at a checkpoint, the last one by default."""
+    """A run's method (one model) at a checkpoint, the last one by default; on the CPU, wherever it was trained."""
     saved = run.config
     configs = config.from_dict(saved["settings"], SECTIONS, str(run.path / "config.json"))
+    configs["train"] = replace(configs["train"], device="cpu")
     sizes = Sizes(**saved["sizes"])
     method = methods.build(saved["method"], configs, [saved["seed"]], sizes, Statistics.blank(sizes.observation))
     restore(method, [run], position)

@@ -33,8 +33,8 @@ TRAIN_LAYERS = """
 stream evaluate paper paired evidence
 data lawm tables
 clap td3bc bc idm
-methods
-policy
+methods rungs
+acting policy
 diagnostics train scoring
 report
 grid
