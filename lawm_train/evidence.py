@@ -115,7 +115,10 @@ def of_run(path: Path) -> list[Record]:
         agent[-1] = _score(path, "agent", phases, agent[-1]) or agent[-1]
         of_last = _score(path, "prior", phases, agent[-1])
         prior = prior if of_last is None else [of_last]
-    record = _constants(run)
+    try:
+        record = _constants(run)
+    except KeyError as error:
+        raise UserError(f"{path}: config.json has no {error}, so another version wrote it; train it again") from None
     pairs = [(record, agent), (replace(record, method=record.method + PRIOR), prior)]
     return [replace(one, evaluations=tuple(evaluations)) for one, evaluations in pairs if evaluations]
 
@@ -167,10 +170,9 @@ def from_csv(path: Path) -> list[Record]:
     return list(records.values())
 
 
-def settings_digest(saved: dict[str, Any]) -> str:
-    """Of everything in config.json that the runs of one cell share, apart from the data."""
-    shared = {key: saved[key] for key in ("method", "oracle", "label_frac", "repeat", "settings")}
-    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:DIGITS]
+def settings_digest(settings: dict[str, Any]) -> str:
+    """Of the recipe sections in config.json: the same for all methods of one grid."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def _constants(run: Run) -> Record:
@@ -186,7 +188,7 @@ def _constants(run: Run) -> Record:
         label_seed=None if saved["oracle"] else saved["label_seed"],
         seed=saved["seed"],
         labeled=saved["labeled"],
-        settings=settings_digest(saved),
+        settings=settings_digest(saved["settings"]),
         code=code and code[:DIGITS] + ("+" if code.endswith("+") else ""),
         state="stopped" if run.stopped else "finished" if finished else "unfinished",
         seconds=finished.get("seconds"),

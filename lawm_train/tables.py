@@ -118,24 +118,16 @@ def cell_table(found: Cells) -> str:
 def run_table(records: Iterable[Record]) -> str:
     """One line a run, finished or not; those that end below KEPT of their best evaluation are marked."""
     head = [
-        "run",
-        "method",
-        "label seed",
-        "seed",
-        "labeled",
-        "state",
-        "last",
-        "best-of (update)",
-        "last / best",
-        "code",
-    ]
+        "run", "method", "label seed", "seed", "labeled", "state", "last", "best-of (update)", "last / best",
+        "settings", "code",
+    ]  # fmt: skip
     rows = []
     for run in sorted(records, key=lambda run: (_place(run)[:2], _rank(run.method), run.seed)):
         kept = f"{run.kept:.2f}" + (f" **below {KEPT}**" if run.kept < KEPT else "")
         best = f"{run.best.mean:.1f} ({run.best.update})"
         drawn = "-" if run.label_seed is None else run.label_seed
         place = [run.run, title(run.method), drawn, run.seed, run.labeled, run.state]
-        rows.append([*place, f"{run.last.mean:.1f}", best, kept, run.code or "-"])
+        rows.append([*place, f"{run.last.mean:.1f}", best, kept, run.settings[:6], run.code or "-"])
     return markdown(head, rows)
 
 

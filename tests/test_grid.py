@@ -18,6 +18,7 @@ from lawm_train.data import Labels
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 RUNS = Path("lawm/runs")
+REAL = parallel.run
 SMALL = "{methods: [bc, clap], oracle: [bc], runs: 2}"
 
 
@@ -192,3 +193,13 @@ def test_table1_sh_has_every_cell_of_the_paper_once():
 def test_the_commands_of_table1_sh_are_understood(words):
     command = lawm_train.cli.main.commands["train"]
     command.make_context("train", ["3" if word == "$RUNS" else word for word in words])
+
+
+@pytest.mark.slow
+def test_a_cell_trains_in_a_process_of_its_own(small, monkeypatch):
+    """As users run it: what a cell's process holds comes back through its run folders alone."""
+    with monkeypatch.context() as patched:
+        patched.setattr(grid.parallel, "run", REAL)
+        answer = small("{methods: [bc], oracle: [], runs: 2}")
+    assert answer.exit_code == 0 and states(answer) == {"BC on data": "done"}
+    assert all(Run(RUNS / f"custom-made-medium-replay-bc-s{k}").finished["seeds"] == 2 for k in (0, 1))

@@ -212,8 +212,11 @@ def test_nothing_to_report_is_one_line(runs, tmp_path):
     path = make_run(tmp_path / "run", "lawm", 0, [])
     with pytest.raises(UserError, match="nothing was evaluated yet"):
         report.write([path], tmp_path / "out")
+    files.write_json(runs[1] / "config.json", {"method": "lawm", "env": "walker-walk"})
+    with pytest.raises(UserError, match="b: config.json has no 'code', so another version wrote it"):
+        report.write(runs[1:2], tmp_path / "out")
     with pytest.raises(UserError, match="given twice"):
-        report.write([*runs, runs[0]], tmp_path / "out")
+        report.write([runs[0], runs[0]], tmp_path / "out")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="other.csv: not readable as evidence"):
         report.write([tmp_path / "other.csv"], tmp_path / "out")
