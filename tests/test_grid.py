@@ -100,6 +100,16 @@ def test_a_cut_grid_continues_where_it_was(small, monkeypatch):
     assert all(bool((value == continued[name]).all()) for name, value in whole.items())
 
 
+def test_a_kill_between_the_last_checkpoint_and_the_last_row_leaves_nothing_open(small):
+    section = "{methods: [bc], oracle: [], runs: 1}"
+    small(section)
+    log = RUNS / "custom-made-medium-replay-bc-s0" / "metrics.jsonl"
+    rows = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(rows[:-1]))
+    assert states(small(section)) == {"BC on data": "done"} and states(small(section)) == {"BC on data": "was done"}
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == [line.split(",")[0] for line in rows]
+
+
 def test_a_bad_cell_stops_no_other_and_the_end_names_it(small):
     make_dataset(Path("short"), made_episodes(15, "custom:short", length=4))
     answer = small("{methods: [clap, bc], oracle: [], runs: 1}", "nowhere", "short", "data")
