@@ -14,6 +14,26 @@ from lawm_data.manifest import Manifest
 from lawm_data.table4 import COLUMNS
 
 FIGURE = "figures/returns.png"
+FEATURES = [  # shards.SCHEMA, in the words of `datasets`
+    {"name": "episode_id", "dtype": "string"},
+    {"name": "source", "dtype": "string"},
+    {"name": "seed", "dtype": "int64"},
+    {"name": "order", "dtype": "int64"},
+    {"name": "length", "dtype": "int32"},
+    {"name": "episode_return", "dtype": "float64"},
+    {"name": "labeled", "dtype": "bool"},
+    {"name": "terminal", "dtype": "bool"},
+    {"name": "observation", "list": "float32"},
+    {"name": "action", "list": "float32"},
+    {"name": "reward", "list": "float32"},
+]
+BIBTEX = """@article{alles2025lawm,
+  title   = {Latent Action World Models for Control with Unlabeled Trajectories},
+  author  = {Alles, Marvin and Zhang, Xingyuan and van der Smagt, Patrick and Becker-Ehmck, Philip},
+  journal = {arXiv preprint arXiv:2512.10016},
+  year    = {2025},
+}
+"""
 Returns = tuple[Sequence[float], Sequence[float]]
 """Of all trajectories, and of the labeled ones among them."""
 _EPISODE = "o_0 --a_0--> o_1 (r_0) --a_1--> o_2 (r_1) ... --a_{T-1}--> o_T (r_{T-1})"
@@ -48,20 +68,39 @@ def render(manifest: Manifest) -> str:
     """README.md of the dataset folder: `configs:` for plain `datasets`, then the page for people."""
     header = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=True, width=120)
     sections = [_introduction(manifest), _loading(manifest), _returns(manifest), _schema(manifest), _origin(manifest)]
-    return f"---\n{header}---\n" + "\n".join(sections)
+    return f"---\n{header}---\n" + "\n".join([*sections, citation()])
+
+
+def citation() -> str:
+    """The section that names the paper."""
+    return f"## Citation\n\n```bibtex\n{BIBTEX}```\n"
 
 
 def _metadata(manifest: Manifest) -> dict[str, Any]:
     episodes = sum(int(entry.statistics["episodes"]) for entry in manifest.slices.values())
     sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    configs = _configs(manifest)
     return {
         "license": "other",  # imported episodes keep their authors' terms, which no file of theirs states
         "pretty_name": f"LAWM {manifest.env}",
         "task_categories": ["reinforcement-learning"],
         "tags": ["offline-rl", "world-model", "latent-actions", "dm_control", manifest.env.replace(":", "-")],
         "size_categories": [next((name for limit, name in sizes if episodes < limit), "n>1M")],
-        "configs": _configs(manifest),
+        "configs": configs,
+        "dataset_info": [_information(manifest, config) for config in configs],
     }
+
+
+def _information(manifest: Manifest, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Features and sizes of a config, as `datasets` writes them."""
+    splits = []
+    for part in config["data_files"]:
+        entries = [manifest.files[path] for path in part["path"]]
+        size, rows = sum(entry.bytes for entry in entries), sum(entry.rows for entry in entries)
+        splits.append({"name": part["split"], "num_bytes": size, "num_examples": rows})
+    total = sum(split["num_bytes"] for split in splits)
+    sizes = {"splits": splits, "download_size": total, "dataset_size": total}
+    return {"config_name": config["config_name"], "features": FEATURES, **sizes}
 
 
 def _configs(manifest: Manifest) -> list[dict[str, Any]]:

@@ -67,7 +67,9 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
         if top_up:
             topup.top_up(root, env, top_up, settings_of["collect"].policy, settings_of["split"])
         else:
-            collecting.collect(root, env, settings_of["collect"])
+            asked = settings_of["collect"]
+            click.echo(f"recipe {recipe}, policy {asked.policy}, {asked.seeds} x {asked.episodes} episodes of {env}")
+            collecting.collect(root, env, asked)
 
 
 @main.command("import")
@@ -155,11 +157,25 @@ def verify(dataset: Path | None, env: str | None, root: Path) -> None:
 @root_option
 def push(env: str | None, repo: str | None, private: bool, tag: str | None, with_actions: bool, root: Path) -> None:
     """Publish the dataset folder to the Hugging Face Hub in one commit."""
-    from lawm_data import hub, shards
+    from lawm_data import publish, shards
 
     folder = shards.find(root / "dataset", env)
     with files.lock(root):
-        hub.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
+        publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
+
+
+@main.command()
+@click.argument("dataset", required=False)
+@click.option("--env", help="which task [default: the only one in the workspace]")
+@click.option("--slice", "slice_", help="[default: medium-replay, or the first there is]")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="of each measurement")
+@root_option
+def bench(dataset: str | None, env: str | None, slice_: str | None, repeats: int, root: Path) -> None:
+    """Measure how fast DATASET, a folder or org/name on the Hub, is fetched, read and cut into windows."""
+    from lawm_data import bench as measuring
+    from lawm_data import shards
+
+    click.echo(measuring.bench(dataset or str(shards.find(root / "dataset", env)), slice_, repeats))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from lawm_data.config import as_dict, check_least
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
+from lawm_data.nets.optim import usable_device
 from lawm_data.rollout import Policy, rollout
 from lawm_data.runs import Run, code_commit
 from lawm_data.store import Store
@@ -58,6 +59,7 @@ def collect(root: Path, env: str, config: Config) -> None:
             f"collect.dreamer.window is {config.dreamer.window}, an episode of {env} has {spec.episode_length} steps "
             f"with repeat {config.repeat}; lower one of them"
         )
+    usable_device(config.device, "collect.device")
     store, source = Store(root / "raw"), config.policy
     folder = store.root / env / source
     files.sweep(folder.parent)
@@ -70,7 +72,7 @@ def collect(root: Path, env: str, config: Config) -> None:
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed, place) for place, seed in enumerate(left)])
     picture = root / "runs" / f"collect-{env}-{source}.png"
-    curves.draw(store.rows(env, source), config.repeat, picture)
+    curves.write(store.rows(env, source), config.repeat, picture)
     new = sum(config.episodes - before[seed] for seed in left)
     print(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: lawm-data split")
 

@@ -1,4 +1,4 @@
-"""Returns against control steps, one line a collector."""
+"""Returns against control steps, one line a collector: a picture, and the numbers in it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ from lawm_data.store import Row
 WINDOW = 20  # episodes of the moving mean
 
 
-def draw(rows: Sequence[Row], repeat: int, path: Path) -> None:
-    """Write a PNG: each episode's return as a dot, the moving mean as a line. Rows of one env, sorted."""
+def write(rows: Sequence[Row], repeat: int, path: Path) -> None:
+    """Write `path`, a PNG, and a CSV beside it. Rows of one env, sorted."""
+    lines = ["env,source,seed,order,control_steps,return"]
+    for row in rows:
+        steps = repeat * row.length
+        lines.append(f"{row.env},{row.source},{row.seed},{row.order},{steps},{row.episode_return:.3f}")
+    files.write_text(path.with_suffix(".csv"), "\n".join(lines) + "\n")
+    files.write_bytes(path, draw(rows, repeat))
+
+
+def draw(rows: Sequence[Row], repeat: int) -> bytes:
+    """A PNG: each episode's return as a dot, the moving mean as a line."""
     from matplotlib.figure import Figure
 
     page = Figure(figsize=(7, 4), layout="constrained")
@@ -31,7 +41,7 @@ def draw(rows: Sequence[Row], repeat: int, path: Path) -> None:
     axes.legend(frameon=False)
     buffer = io.BytesIO()
     page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    files.write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _moving_mean(values: np.ndarray) -> np.ndarray:

@@ -21,10 +21,14 @@ from lawm_data.errors import UserError
 
 NAME = "lawm.json"
 SCHEMA_VERSION = 1
+MAX_BYTES = 4_000_000  # of lawm.json, more than ten thousand files
 SPLITS = ("labeled", "unlabeled", "validation", "withheld")
 _SLICE = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?")
+_ENV = re.compile(r"(custom:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")  # it names folders
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST_SIZE = 1_000_000  # of an observation or action; keeps products of sizes within 64 bits
+_ROW_BYTES = 16  # no row of a shard takes less
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,14 @@ class Manifest:
         path = Path(folder) / NAME
         if not path.is_file():
             raise UserError(f"{folder}: no {NAME} there, so no dataset; name a folder that `lawm-data split` wrote")
-        return cls.from_json(files.read_json(path), str(path))
+        return cls.read(path, str(path))
+
+    @classmethod
+    def read(cls, path: Path, where: str) -> Manifest:
+        """Read the file `path`, which errors call `where`; UserError when it is larger than any manifest."""
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{where}: larger than {MAX_BYTES / 1e6:.0f} MB, so no manifest; run split again")
+        return cls.from_json(files.read_json(path), where)
 
     @classmethod
     def from_json(cls, value: Any, where: str = NAME) -> Manifest:
@@ -90,11 +101,13 @@ class Manifest:
         value = dict(value)
         version = value.pop("schema_version", None)
         if version != SCHEMA_VERSION:
-            raise UserError(f"{where}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; update lawm")
+            raise UserError(
+                f"{where}: schema_version is {version!r:.20}, this program reads {SCHEMA_VERSION}; update lawm"
+            )
         _check_types(cls, value, where)
         value["layout"] = [(name, size) for name, size in value["layout"]]
-        value["slices"] = {k: _entry(SliceEntry, v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
-        value["files"] = {k: _entry(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
+        value["slices"] = {k: parse(SliceEntry, v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
+        value["files"] = {k: parse(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
         manifest = cls(**value)
         _check(manifest, where)
         return manifest
@@ -110,11 +123,15 @@ class Manifest:
 
         All but the withheld actions: the order of rows in training follows from this digest, and hidden stays hidden.
         """
-        hidden = {path for _, split, path in self.shards() if split == "withheld"}
         value = self.to_json()
-        value["files"] = {path: entry for path, entry in value["files"].items() if path not in hidden}
+        value["files"] = {path: entry for path, entry in value["files"].items() if path not in self.withheld}
         canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def withheld(self) -> set[str]:
+        """The files with the stripped actions, which are published on demand only."""
+        return {path for _, split, path in self.shards() if split == "withheld"}
 
     def shards(self) -> Iterator[tuple[str, str, str]]:
         """(slice, split, file) of every shard, in the manifest's order."""
@@ -142,28 +159,29 @@ def folder_name(env: str) -> str:
     return env.replace(":", "-")
 
 
-def _entry(cls: type, value: Any, where: str) -> Any:
+def parse(cls: type, value: Any, where: str, cure: str = "run split again") -> Any:
+    """A dataclass from parsed JSON; UserError names `where`, the key that is missing, unknown or wrong, the cure."""
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected an object; restore the file or run split again")
-    _check_types(cls, value, where)
+        raise UserError(f"{where}: expected a JSON object; restore the file, or {cure}")
+    _check_types(cls, value, where, cure)
     return cls(**value)
 
 
-def _check_types(cls: Any, value: dict[str, Any], where: str) -> None:
+def _check_types(cls: Any, value: dict[str, Any], where: str, cure: str = "run split again") -> None:
     hints = get_type_hints(cls)
     for key in sorted(hints.keys() ^ value.keys()):
-        raise UserError(f"{where}: {'missing' if key in hints else 'unknown'} key '{key}'; run split again")
+        raise UserError(f"{where}: {'missing' if key in hints else 'unknown'} key '{key:.60}'; {cure}")
     for key, hint in hints.items():
         if not _matches(value[key], hint):
             expected = getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
-            raise UserError(f"{where}: '{key}' is {value[key]!r:.60}, expected {expected}; run split again")
+            raise UserError(f"{where}: '{key}' is {value[key]!r:.60}, expected {expected}; {cure}")
 
 
 def _matches(value: Any, hint: Any) -> bool:
     """Whether parsed JSON fits a type; a dataclass is an object here and checked in its turn."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
-        return True
+        return not isinstance(value, float) or math.isfinite(value)
     if origin is UnionType:
         return any(_matches(value, arg) for arg in args)
     if origin is list:
@@ -175,26 +193,31 @@ def _matches(value: Any, hint: Any) -> bool:
     if is_dataclass(hint):
         return isinstance(value, dict)
     if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, hint)) and not isinstance(value, bool) and abs(value) < 2**63
     return isinstance(value, hint)
 
 
 def _check(manifest: Manifest, where: str) -> None:
     """What types cannot say: sizes add up, paths stay inside the folder, every shard has its digest."""
-    total = sum(size for _, size in manifest.layout)
-    if manifest.observation_size < 1 or manifest.action_size < 1 or total != manifest.observation_size:
+    if not _ENV.fullmatch(manifest.env):
+        raise UserError(f"{where}: '{manifest.env:.60}' is no name of an env; run split again")
+    sizes, total = (manifest.observation_size, manifest.action_size), sum(size for _, size in manifest.layout)
+    if not all(1 <= size <= _LARGEST_SIZE for size in sizes) or total != manifest.observation_size:
         raise UserError(
             f"{where}: observation_size {manifest.observation_size}, action_size {manifest.action_size}, layout of "
             f"{total}: these do not fit together; run split again"
         )
     for path, entry in manifest.files.items():
         if not _PATH.fullmatch(path) or path == NAME:
-            raise UserError(f"{where}: files: '{path}' is not a plain path inside the dataset; run split again")
-        if not _SHA256.fullmatch(entry.sha256) or entry.bytes < 0 or entry.rows < 0:
-            raise UserError(f"{where}: files.{path}: sha256, bytes or rows cannot be right; run split again")
+            raise UserError(f"{where}: files: '{path:.60}' is not a plain path inside the dataset; run split again")
+        if not _SHA256.fullmatch(entry.sha256) or not 0 <= entry.rows * _ROW_BYTES <= entry.bytes:
+            raise UserError(
+                f"{where}: files.{path}: sha256, {entry.bytes} bytes or {entry.rows} rows cannot be right; "
+                "run split again"
+            )
     for name, slice_ in manifest.slices.items():
         if not _SLICE.fullmatch(name) or not slice_.splits.keys() <= set(SPLITS):
-            raise UserError(f"{where}: slices.{name}: name or splits not of {', '.join(SPLITS)}; run split again")
+            raise UserError(f"{where}: slices.{name:.60}: name or splits not of {', '.join(SPLITS)}; run split again")
     for path, times in Counter(path for _, _, path in manifest.shards()).items():
         if path not in manifest.files or times > 1:
-            raise UserError(f"{where}: shard '{path}' has no digest or is named twice; run split again")
+            raise UserError(f"{where}: shard '{path:.60}' has no digest or is named twice; run split again")

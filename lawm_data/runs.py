@@ -23,6 +23,7 @@ from torch import Tensor
 from lawm_data import files
 from lawm_data.errors import UserError
 
+NOT_COMPARED = {"code": None, "about": None}  # of the config: may differ when a run continues
 KEPT = 2  # checkpoints; two, so that seeds side by side cut between two writes still share one
 
 
@@ -43,9 +44,14 @@ class Run:
         self.board: Any = None
 
     @property
+    def exists(self) -> bool:
+        """Whether it was begun."""
+        return (self.path / "config.json").is_file()
+
+    @property
     def config(self) -> dict[str, Any]:
         """Raise UserError when the folder is no run."""
-        if not (self.path / "config.json").is_file():
+        if not self.exists:
             raise UserError(f"{self.path}: no run here (config.json is missing); name a folder under runs/")
         return files.read_json(self.path / "config.json")
 
@@ -57,7 +63,8 @@ class Run:
         if not path.exists():
             files.write_json(path, config)
             return
-        difference = _difference({**self.config, "code": None}, {**json.loads(json.dumps(config)), "code": None})
+        before, now = self.config, json.loads(json.dumps(config))
+        difference = _difference({**before, **NOT_COMPARED}, {**now, **NOT_COMPARED})
         if difference:
             raise UserError(f"{self.path}: was begun with other settings ({difference}); use another --name or --root")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lawm_data import files
+from lawm_data import arrow, files
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, FileEntry, Manifest, find
@@ -44,7 +44,8 @@ SCHEMA = pa.schema(
     ]
 )
 WITHHELD_SCHEMA = pa.schema([("episode_id", pa.string()), ("length", pa.int32()), ("action", FLOATS)])
-_CURE = "fetch it again, or run `lawm-data split` again"
+_CURE = arrow.CURE
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def withheld_of(name: str) -> str:
@@ -82,9 +83,16 @@ def check_file(path: Path, entry: FileEntry) -> None:
         raise UserError(f"{path}: missing, though {NAME} names it; {_CURE}")
     size = path.stat().st_size
     if size != entry.bytes:
+        if _is_pointer(path):
+            raise UserError(f"{path}: a pointer of Git LFS, not the content; run `git lfs pull` where it was cloned")
         raise UserError(f"{path}: {size} bytes, {NAME} says {entry.bytes}; {_CURE}")
     if files.sha256(path) != entry.sha256:
         raise UserError(f"{path}: its sha256 differs from the one in {NAME}: damaged or changed; {_CURE}")
+
+
+def _is_pointer(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
 
 
 def read(path: Path, name: str, manifest: Manifest, withheld: Path | None = None) -> Iterator[Episode]:
@@ -123,6 +131,9 @@ def episodes_of(data: pa.RecordBatch | pa.Table, manifest: Manifest, where: str)
         observation = _lists(batch, "observation", (length + 1) * manifest.observation_size, where, nullable=False)
         action = _lists(batch, "action", length * manifest.action_size, where)
         reward = _lists(batch, "reward", length, where, nullable=False)
+        for name in ("terminal", "source", "seed", "order"):
+            if batch.column(name).null_count:
+                raise UserError(f"{where}: a row without {name}; {_CURE}")
         scalars = [batch.column(name).to_pylist() for name in ("terminal", "source", "seed", "order")]
         for o, a, r, terminal, source, seed, order in zip(observation, action, reward, *scalars, strict=True):
             yield Episode(
@@ -261,18 +272,10 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]
 def _batches(path: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
     """The record batches of a file that must have this schema and this number of rows."""
     count = 0
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            if not reader.schema.equals(schema):
-                raise UserError(f"{path}: its columns are not those of this kind of shard; {_CURE}")
-            for k in range(reader.num_record_batches):
-                batch = reader.get_batch(k)
-                batch.validate(full=True)
-                count += len(batch)
-                yield batch
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not readable as an Arrow file ({reason}); {_CURE}") from error
+    for batch in arrow.batches(path, schema):
+        count += len(batch)
+        if count <= rows:
+            yield batch
     if count != rows:
         raise UserError(f"{path}: {count} rows, {NAME} says {rows}; {_CURE}")
 

@@ -155,5 +155,17 @@ def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Pat
         reporting.update(tables)
 
 
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--repo", help="e.g. org/lawm-walker-policy [default: YOUR_NAME/lawm-DOMAIN-policy]")
+@click.option("--private", is_flag=True, help="create the repository private")
+@click.option("--tag", help="tag the commit, e.g. v1")
+def push(run: Path, repo: str | None, private: bool, tag: str | None) -> None:
+    """Publish the last checkpoint of RUN as a policy on the Hugging Face Hub, in one commit."""
+    from lawm_train import share
+
+    share.push(run, repo, private=private, tag=tag)
+
+
 if __name__ == "__main__":
     main()

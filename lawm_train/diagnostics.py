@@ -124,7 +124,8 @@ def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent) -> li
     if manifest.repeat is None:
         reason = f"{manifest.env} has no simulator here"
         return [not_walked("5 prior policy", reason), not_walked("6 exploitation", reason)]
-    check_sizes(dataset.describe(), manifest)
+    sizes = manifest.observation_size, manifest.action_size
+    check_sizes(dataset.describe(), manifest.env, manifest.repeat, *sizes)
     logged = [record.last.returns for record in evidence.of_run(run.path) if record.method.endswith(evidence.PRIOR)]
     of_prior = logged or Evaluator(manifest.env, manifest.repeat, 1, PRIOR_EPISODES).returns(world.policy())
     fifth = acting.prior_policy(of_prior[0], manifest.slices[run.config["slice"]].statistics["mean"])

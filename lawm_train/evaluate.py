@@ -16,7 +16,6 @@ from lawm_data import envs, rollout
 from lawm_data.config import check_least
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.manifest import Manifest
 
 # Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^63); evaluation from these few.
 FIRST_SEED = 1_000_000
@@ -34,15 +33,13 @@ class Config:
         check_least("evaluate", self, episodes=1, every=1)
 
 
-def check_sizes(where: str, manifest: Manifest) -> None:
-    """UserError when the simulator's observations or actions are not of the dataset's sizes."""
-    assert manifest.repeat is not None
-    spec = envs.spec(manifest.env, manifest.repeat)
-    sizes = manifest.observation_size, manifest.action_size
-    if sizes != (spec.observation_size, spec.action_size):
+def check_sizes(where: str, env: str, repeat: int, observation: int, action: int) -> None:
+    """UserError when the simulator's observations or actions are not of these sizes."""
+    spec = envs.spec(env, repeat)
+    if (observation, action) != (spec.observation_size, spec.action_size):
         raise UserError(
-            f"{where}: observations of size {sizes[0]} and actions of size {sizes[1]}, but {manifest.env} has "
-            f"{spec.observation_size} and {spec.action_size}; import it as --env custom:NAME"
+            f"{where}: observations of size {observation} and actions of size {action}, but {env} has "
+            f"{spec.observation_size} and {spec.action_size}; import such data as --env custom:NAME"
         )
 
 

@@ -98,6 +98,7 @@ def _run(cell: Cell, config: Config, settings: dict[str, Any], recipe: str, root
     if cell.labels.fraction is not None:
         name += f"-frac{cell.labels.fraction:g}"
     folders = train.folders(job, root / "runs", name)
+    job = train.as_begun(job, folders.values())
     state = "was done"
     if not all(_is_done(job, run, seed, config.episodes) for seed, run in folders.items()):
         state = "done"

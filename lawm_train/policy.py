@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.nets import snapshot as snapshots
 from lawm_data.runs import Position, Run
-from lawm_train import evaluate, lawm, methods
+from lawm_train import evaluate, lawm, methods, pretrained
 from lawm_train.data import Sizes, Statistics
-from lawm_train.methods import AgentConfig, Method, Policy, TrainConfig
+from lawm_train.methods import AgentConfig, Method, TrainConfig
 
 SECTIONS: dict[str, type] = {
     "model": lawm.Config,
@@ -24,30 +27,96 @@ SECTIONS: dict[str, type] = {
 }
 
 
-def from_pretrained(path: Path, policy: str = "agent") -> Policy:
-    """The policy of a run's last checkpoint, for observation [1, B, O] and first [1, B]; state is carried.
+class Policy:
+    """A trained policy: observations in, actions out, its state carried from call to call.
 
-    policy: `agent`, or `prior` for the prior-policy control of a model-based run. UserError when there is no such run.
+        policy = Policy.from_pretrained("org/lawm-walker-policy")  # or a run folder
+        policy.reset()  # before each episode
+        action = policy(observation)  # float32 [O] -> [A] in [-1, 1]; a batch [B, O] -> [B, A]
+
+    `description` is what is known of it: env, action repeat, layout of the observation, method, dataset.
     """
-    run = Run(path)
-    method, size = load(run), run.config["sizes"]["observation"]
+
+    def __init__(self, description: Mapping[str, Any], act: methods.Policy):
+        self.description = description
+        self._act, self._first = act, True
+
+    @classmethod
+    def from_pretrained(cls, where: str | Path, policy: str = "agent") -> Policy:
+        """Load from a run folder, a folder that `export` wrote, or `org/name[@revision]` on the Hub; on the CPU.
+
+        policy: `agent`, or `prior` for the prior-policy control of a model-based run. UserError when there is none.
+        """
+        if (Path(where) / "config.json").is_file():
+            run = Run(Path(where))
+            return cls(run.config, acting(load(run), policy, str(where)))
+        exported = pretrained.find(str(where))
+        return cls(exported.description, acting(_build(exported), policy, str(where)))
+
+    def reset(self) -> None:
+        """Forget the episode so far; the next observation is the first of a new one."""
+        self._first = True
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """ValueError for an observation of another size."""
+        given = np.asarray(observation, np.float32)
+        size = self.description["sizes"]["observation"]
+        if given.ndim not in (1, 2) or given.shape[-1] != size:
+            raise ValueError(f"observation has shape {given.shape}, expected ({size},) or (batch, {size})")
+        batch = torch.from_numpy(np.atleast_2d(given))[None]
+        first = torch.full(batch.shape[:2], self._first)
+        self._first = False
+        return self._act(batch, first)[0].numpy().reshape(*given.shape[:-1], -1)
+
+
+def acting(method: Method, policy: str, where: str) -> methods.Policy:
+    """How a method acts as `agent` or `prior`; UserError names `where` when it has no such policy."""
     if policy != "prior":
-        return _checked(method.policy(), size, path)
+        return method.policy()
     world = method.modules.get("world")
     if not isinstance(world, lawm.WorldModel):
-        raise UserError(f"{path}: its method has no world model, so no prior to act by; leave out --policy prior")
-    return _checked(world.policy(), size, path)
+        raise UserError(f"{where}: its method has no world model, so no prior to act by; leave out --policy prior")
+    return world.policy()
 
 
 def load(run: Run, position: Position | None = None) -> Method:
     """A run's method (one model) at a checkpoint, the last one by default; on the CPU, wherever it was trained."""
-    saved = run.config
-    configs = config.from_dict(saved["settings"], SECTIONS, str(run.path / "config.json"))
-    configs["train"] = replace(configs["train"], device="cpu")
-    sizes = Sizes(**saved["sizes"])
-    method = methods.build(saved["method"], configs, [saved["seed"]], sizes, Statistics.blank(sizes.observation))
+    method = _blank(run.config, str(run.path / "config.json"), "cpu")
     restore(method, [run], position)
     return method
+
+
+def export(run: Run, folder: Path) -> pretrained.Exported:
+    """Write the run's last checkpoint, without what only training needs, as `folder`/policy.json and its tensors."""
+    return pretrained.write(folder, run.config, run.positions()[-1], _states(load(run)))
+
+
+def _build(exported: pretrained.Exported) -> Method:
+    """UserError where the tensors are not those of the method described, found before anything is allocated for it."""
+    tensors, where = exported.tensors(), exported.where
+    with torch.device("meta"):
+        shapes = _states(_blank(exported.description, where, "meta"))
+    if {key: value.shape for key, value in shapes.items()} != {key: value.shape for key, value in tensors.items()}:
+        raise UserError(f"{where}: its tensors are not those of the method and sizes that it names; push it again")
+    method = _blank(exported.description, where, "cpu")
+    for name, module in method.modules.items():
+        module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
+    return method
+
+
+def _states(method: Method) -> dict[str, Tensor]:
+    """Parameters and buffers of every module, as `export` names them."""
+    return {f"{name}.{key}": x for name, module in method.modules.items() for key, x in module.state_dict().items()}
+
+
+def _blank(saved: Mapping[str, Any], where: str, device: str | None = None) -> Method:
+    """The method of saved settings, not yet trained; on their device unless one is given."""
+    methods.kind_of(saved["method"])  # UserError for an unknown method
+    configs = config.from_dict(saved["settings"], SECTIONS, where)
+    if device:
+        configs["train"] = replace(configs["train"], device=device)
+    sizes = Sizes(**saved["sizes"])
+    return methods.build(saved["method"], configs, [saved["seed"]], sizes, Statistics.blank(sizes.observation))
 
 
 def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
@@ -62,15 +131,3 @@ def restore(method: Method, runs: list[Run], position: Position | None = None) -
     state = loaded[0][1]
     snapshots.restore(method.modules, [own for own, _ in loaded], state["optimizer_steps"])
     return state
-
-
-def _checked(policy: Policy, size: int, path: Path) -> Policy:
-    def act(observation: Tensor, first: Tensor) -> Tensor:
-        if observation.shape[-1] != size:
-            raise UserError(
-                f"{path}: was trained on observations of size {size}, but is shown size {observation.shape[-1]}; "
-                "evaluate it in the task of its dataset"
-            )
-        return policy(observation, first)
-
-    return act

@@ -40,7 +40,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
     files.write_text(out / "table1.csv", tables.table_1_csv(tables.cells(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
     with files.new_file(out / "curves.png") as temporary:
-        _draw(records, temporary, reference)
+        draw(records, temporary, reference)
     return text
 
 
@@ -122,7 +122,8 @@ def _verdict(rung: dict) -> str:
     return {True: "passed", False: "**failed**", None: "not walked"}[rung["passed"]]
 
 
-def _draw(records: Sequence[Record], path: Path, reference: float | None) -> None:
+def draw(records: Sequence[Record], path: Path, reference: float | None = None) -> None:
+    """A PNG of the curves, one a cell; the same records give the same bytes."""
     import matplotlib
 
     matplotlib.use("Agg")

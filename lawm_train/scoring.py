@@ -9,7 +9,7 @@ from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import policy
-from lawm_train.evaluate import Evaluator
+from lawm_train.evaluate import Evaluator, check_sizes
 
 EPISODES = 100  # of a reported score
 
@@ -20,7 +20,8 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     saved = run.config
     if saved["repeat"] is None:
         raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")
-    acting = policy.from_pretrained(path, policy_name)
+    check_sizes(str(path), saved["env"], saved["repeat"], saved["sizes"]["observation"], saved["sizes"]["action"])
+    acting = policy.acting(policy.load(run), policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
     mean, std = fmean(own), pstdev(own)
     position = run.positions()[-1]

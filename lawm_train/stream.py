@@ -6,7 +6,6 @@ same rows at about an eighth of the speed (`make bench`).
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -14,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import click
 import numpy as np
 
 from lawm_data import shards
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.hub import checked, pin
+from lawm_data.hub import Remote, checked, parse_id, pin
 from lawm_data.manifest import NAME, Manifest
 
 DEFAULT_SLICE = "medium-replay"
 SPLITS = ("labeled", "unlabeled", "validation")
 _Fetched = TypeVar("_Fetched")
-_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?")
 
 
 def open_dataset(where: str, cache: Path | None = None) -> Dataset:
@@ -36,11 +35,11 @@ def open_dataset(where: str, cache: Path | None = None) -> Dataset:
     folder = Path(where)
     if (folder / NAME).is_file():
         return Dataset(Folder(folder, Manifest.load(folder)))
-    hub_id = _HUB_ID.fullmatch(where)
+    hub_id = parse_id(where)
     if folder.exists() or not hub_id:
         state = f"a path without {NAME}" if folder.exists() else "no folder and no Hub id (org/name or org/name@v1)"
         raise UserError(f"{where}: {state}, so no dataset; name a folder that `lawm-data split` wrote")
-    return Dataset(pin(hub_id["repo"], hub_id["revision"], cache))
+    return Dataset(pin(*hub_id, cache))
 
 
 class Source(Protocol):
@@ -48,6 +47,10 @@ class Source(Protocol):
 
     @property
     def manifest(self) -> Manifest: ...
+
+    @property
+    def repo(self) -> str | None:
+        """Its name on the Hub, None for a folder."""
 
     @property
     def revision(self) -> str | None:
@@ -65,6 +68,7 @@ class Folder:
 
     path: Path
     manifest: Manifest
+    repo: str | None = None
     revision: str | None = None
 
     def pull(self, path: str) -> Path:
@@ -95,6 +99,11 @@ class Dataset:
         return self.source.revision
 
     @property
+    def repo(self) -> str | None:
+        """Its name on the Hub, None for a folder."""
+        return self.source.repo
+
+    @property
     def slices(self) -> list[str]:
         return sorted(self.manifest.slices)
 
@@ -109,6 +118,17 @@ class Dataset:
             return wanted
         there = ", ".join(self.slices) or "none: collect more episodes and split again"
         raise UserError(f"{self.describe()}: no slice '{wanted}'; choose with --slice, there is {there}")
+
+    def as_begun(self, revision: str | None) -> Dataset:
+        """The dataset at the commit that a run began with, where main has moved since and no other was asked for."""
+        source = self.source
+        if not isinstance(source, Remote) or not source.follows or revision in (None, source.revision):
+            return self
+        click.echo(
+            f"{source.repo} has changed since this run began: it continues with commit {revision[:8]}; to train on "
+            f"{source.revision[:8]}, use another --name"
+        )
+        return Dataset(source.at(revision))
 
     def episodes(
         self, slice_: str, split: str, *, seed: int | None = None, with_actions: bool = False

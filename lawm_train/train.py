@@ -9,7 +9,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lawm_data import config
-from lawm_data.runs import Position, Run, code_commit, shared_position
+from lawm_data.runs import NOT_COMPARED, Position, Run, code_commit, shared_position
 from lawm_train import methods, policy
 from lawm_train.data import Data, Labels, Sizes, load
 from lawm_train.evaluate import Evaluator, check_sizes
@@ -49,7 +49,7 @@ class Job:
     def is_of(self, run: Run, seed: int) -> bool:
         """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
         saved = run.config
-        return all(saved[key] == value for key, value in self._asked(seed).items())
+        return all(saved[key] == value for key, value in self._asked(seed).items() if key not in NOT_COMPARED)
 
     def _asked(self, seed: int) -> dict[str, Any]:
         fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
@@ -64,6 +64,7 @@ class Job:
             "label_seed": label_seed,
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
             "settings": config.as_dict(self.configs),
+            "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
         }
 
 
@@ -98,6 +99,7 @@ def why_stopped(run: Run) -> str:
 
 
 def _train(job: Job, runs: list[Run]) -> None:
+    job = as_begun(job, runs)
     data = load_data(job)
     method = _build(job, data)
     phases = method.phases(data)
@@ -109,6 +111,14 @@ def _train(job: Job, runs: list[Run]) -> None:
         spent = policy.restore(method, runs, start)["seconds"]
     click.echo(_announcement(job, data, phases, start))
     fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent), phases, start or Position(0, 0))
+
+
+def as_begun(job: Job, runs: Iterable[Run]) -> Job:
+    """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
+    for run in runs:
+        if run.exists:
+            return replace(job, dataset=job.dataset.as_begun(run.config["dataset"]["revision"]))
+    return job
 
 
 def load_data(job: Job) -> Data:
@@ -124,7 +134,8 @@ def _evaluator(job: Job) -> Evaluator | None:
     manifest = job.dataset.manifest
     if manifest.repeat is None:
         return None
-    check_sizes(job.dataset.describe(), manifest)
+    sizes = manifest.observation_size, manifest.action_size
+    check_sizes(job.dataset.describe(), manifest.env, manifest.repeat, *sizes)
     episodes, device = job.configs["evaluate"].episodes, job.configs["train"].device
     return Evaluator(manifest.env, manifest.repeat, len(job.seeds), episodes, device)
 

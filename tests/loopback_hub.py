@@ -3,51 +3,32 @@
     with LoopbackHub(folder) as hub:
         subprocess.run(["lawm-data", "push"], env={**os.environ, **hub.environment()})
 
-It answers the routes that huggingface_hub and `datasets` call with Xet switched off, in the forms that they read, and
-shows that our calls are well formed; it cannot show that the real service accepts them. File contents lie in
-`folder/objects/<sha256>`; repositories and commits live as long as the server.
+It answers the routes that huggingface_hub and `datasets` call, in the forms that they read, and shows that our calls
+are well formed; it cannot show that the real service accepts them. File contents lie in `folder/objects/<sha256>`;
+repositories and commits live as long as the server.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
+
+from loopback_http import Request, Response, Server, as_json, ranged
 
 USER = "tester"
 TOKEN = "hf_test"  # may write
+SECRET = "hf_XqNeedleInAHaystack7"  # may write; found nowhere else
 READ_TOKEN = "hf_read"  # may only read
 LFS_SUFFIXES = (".arrow", ".parquet", ".png", ".safetensors")
 GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
-
-
-@dataclass(frozen=True)
-class Request:
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def token(self) -> str | None:
-        return self.headers.get("authorization", "").removeprefix("Bearer ") or None
-
-
-@dataclass(frozen=True)
-class Response:
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,10 +81,6 @@ class HubError(Exception):
         return as_json({"error": str(self)}, self.status, {"X-Error-Message": str(self), **code})
 
 
-def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-
 def git_blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
@@ -128,7 +105,8 @@ class LoopbackHub:
     """The server, running while it is entered.
 
     `requests` logs (method, path, status). `fault`, where set, sees every request first and may answer in the Hub's
-    place.
+    place; `spoil` sees every answer last and may change it. `storage`: another server that LFS downloads are sent to.
+    `page`: files to a page of a tree. `xet`: hf_xet's local store, where LFS contents then lie by their `xet_hashes`.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -138,18 +116,21 @@ class LoopbackHub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.fault: Callable[[Request], Response | None] | None = None
+        self.spoil: Callable[[Request, Response], Response] | None = None
+        self.storage: Server | None = None
+        self.page = 1000
+        self.xet: Path | None = None
+        self.xet_hashes: dict[str, str] = {}
         self.lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server = Server(self.answer, port)
+        self.url = self.server.url
 
     def __enter__(self) -> LoopbackHub:
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        self.server.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.__exit__()
 
     def environment(self, home: Path | None = None, token: str | None = TOKEN) -> dict[str, str]:
         """Variables that make a client process talk to this Hub alone; an empty token is no token."""
@@ -157,7 +138,7 @@ class LoopbackHub:
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": token or "",
             "HF_HOME": str(home or self.folder / "home"),
-            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_XET": "0" if self.xet else "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_OFFLINE": "0",
             "NO_PROXY": "127.0.0.1",
@@ -177,10 +158,10 @@ class LoopbackHub:
             except HubError as error:
                 response = error.response()
         self.requests.append((request.method, request.path, response.status))
-        return response
+        return self.spoil(request, response) if self.spoil else response
 
     def _dispatch(self, request: Request) -> Response:
-        if request.token not in (None, TOKEN, READ_TOKEN):
+        if request.token not in (None, TOKEN, SECRET, READ_TOKEN):
             raise HubError(401, "Invalid credentials in Authorization header")
         for method, pattern, function in ROUTES:
             match = pattern.fullmatch(request.path)
@@ -207,6 +188,12 @@ class LoopbackHub:
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return repository.commits[sha]
 
+    def publish(self, name: str, content: dict[str, bytes], kind: str = "datasets") -> Commit:
+        """A commit of exactly these files on main, made without a client."""
+        repository = self.repositories.setdefault((kind, name), Repository(kind, name, private=False))
+        files = {path: self.store(data, lfs=path.endswith(LFS_SUFFIXES)) for path, data in content.items()}
+        return repository.add(files, "published")
+
     def store(self, data: bytes, lfs: bool) -> StoredFile:
         digest = hashlib.sha256(data).hexdigest()
         (self.objects / digest).write_bytes(data)
@@ -216,7 +203,7 @@ class LoopbackHub:
 def may_write(request: Request) -> None:
     if request.token is None:
         raise HubError(401, "Invalid username or password.")
-    if request.token != TOKEN:
+    if request.token not in (TOKEN, SECRET):
         raise HubError(403, "You have read access but not the required permissions for this operation")
 
 
@@ -224,7 +211,7 @@ def may_write(request: Request) -> None:
 def whoami(hub: LoopbackHub, request: Request) -> Response:
     if request.token is None:
         raise HubError(401, "Invalid username or password.")
-    role = "write" if request.token == TOKEN else "read"
+    role = "read" if request.token == READ_TOKEN else "write"
     return as_json({"type": "user", "name": USER, "orgs": [], "auth": {"accessToken": {"role": role}}})
 
 
@@ -275,7 +262,10 @@ def tree(hub: LoopbackHub, request: Request, kind: str, name: str, revision: str
     items = list(_tree_items(files, f"{folder}/" if folder else "", recursive))
     if folder and not items:
         raise HubError(404, f"{folder} does not exist", "EntryNotFound")
-    return as_json(items)
+    start = int(request.query.get("cursor", 0))
+    following = f"{hub.url}{request.path}?recursive={recursive}&cursor={start + hub.page}"
+    link = {"Link": f'<{following}>; rel="next"'} if start + hub.page < len(items) else {}
+    return as_json(items[start : start + hub.page], headers=link)
 
 
 def _tree_items(files: dict[str, StoredFile], prefix: str, recursive: bool) -> Iterator[dict[str, Any]]:
@@ -359,10 +349,10 @@ def _apply(hub: LoopbackHub, files: dict[str, StoredFile], operation: str, value
         files[path] = hub.store(base64.b64decode(value["content"]), lfs=False)
     elif operation == "lfsFile":
         content = hub.objects / value["oid"]
-        if not content.exists():
+        if not content.exists() and not hub.xet:
             raise HubError(400, f"{path}: LFS object {value['oid']} was never uploaded")
         blob_id = git_blob_id(f"pointer to {value['oid']}".encode())
-        files[path] = StoredFile(value["oid"], content.stat().st_size, blob_id, lfs=True)
+        files[path] = StoredFile(value["oid"], value["size"], blob_id, lfs=True)
     elif operation == "deletedFile":
         if path not in files:
             raise HubError(400, f"{path}: no such file to delete")
@@ -390,58 +380,21 @@ def resolve(hub: LoopbackHub, request: Request, name: str, revision: str, path: 
     if path not in commit.files:
         raise HubError(404, "Entry not found", "EntryNotFound")
     file = commit.files[path]
-    data = (hub.objects / file.sha256).read_bytes()
-    headers = {"ETag": f'"{file.etag}"', "X-Repo-Commit": commit.sha, "Accept-Ranges": "bytes"}
+    headers = {"ETag": f'"{file.etag}"', "X-Repo-Commit": commit.sha}
     if file.lfs:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
-    wanted = request.headers.get("range")
-    if wanted is None:
-        return Response(200, data, headers)
-    start, stop = _byte_range(wanted, len(data))
-    return Response(206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+    if file.lfs and hub.xet:
+        refresh = f"{hub.url}/api/{kind}/{name}/xet-read-token/{commit.sha}"
+        return Response(200, b"", headers | {"X-Xet-Hash": hub.xet_hashes[file.sha256], "X-Xet-Refresh-Route": refresh})
+    if file.lfs and hub.storage:
+        return Response(302, b"", headers | {"Location": f"{hub.storage.url}/{file.sha256}"})
+    return ranged(request, (hub.objects / file.sha256).read_bytes(), headers)
 
 
-def _byte_range(header: str, size: int) -> tuple[int, int]:
-    """Start and stop of `bytes=a-b`, `bytes=a-` or `bytes=-n` (the last n)."""
-    first, last = header.removeprefix("bytes=").split("-")
-    start = int(first) if first else max(0, size - int(last))
-    stop = min(int(last) + 1, size) if first and last else size
-    if start >= stop:
-        raise HubError(416, f"range {header} of {size} bytes")
-    return start, stop
-
-
-def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement
-
-        def handle_any(self) -> None:
-            url = urlsplit(self.path)
-            query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-            headers = {key.lower(): value for key, value in self.headers.items()}
-            response = hub.answer(Request(self.command, url.path, query, headers, self.read_body()))
-            self.send_response(response.status)
-            for key, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                with contextlib.suppress(ConnectionError):  # the client has gone
-                    self.wfile.write(response.body)
-
-        do_GET = do_HEAD = do_POST = do_PUT = handle_any
-
-        def read_body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            chunks = []
-            while size := int(self.rfile.readline(), 16):
-                chunks.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(chunks)
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Quiet: `LoopbackHub.requests` is the log."""
-
-    return Handler
+@route("GET", rf"{API}/xet-(?P<access>read|write)-token/(?P<revision>.+)")
+def xet_token(hub: LoopbackHub, request: Request, kind: str, name: str, access: str, revision: str) -> Response:
+    if access == "write":
+        may_write(request)
+    given = {"casUrl": f"local://{hub.xet}", "accessToken": "xet_token", "exp": 2**33}
+    headers = dict(zip(("X-Xet-Cas-Url", "X-Xet-Access-Token", "X-Xet-Token-Expiration"), given.values(), strict=True))
+    return as_json(given, headers={key: str(value) for key, value in headers.items()})

@@ -167,6 +167,12 @@ DATA: list[Row] = [
         "lawm-data collect --env walker-walk --set collect.repeat=50",
         ["collect.dreamer.window is 50", "walker-walk has 20 steps", "repeat 50"],
     ),
+    (
+        "collect-device",
+        nothing,
+        "lawm-data collect --env walker-walk --set collect.device=abacus",
+        ["collect.device is abacus", "cpu"],
+    ),
     ("collect-episodes", nothing, "lawm-data collect --env walker-walk --episodes 0", ["--episodes", "0"]),
     ("root-is-a-file", aime(), "lawm-data split --root 3.hdf5", ["3.hdf5", "cannot be written"]),
     ("split-nothing", nothing, "lawm-data split", ["lawm/raw", "lawm-data collect"]),
@@ -202,6 +208,8 @@ DATA: list[Row] = [
     ("push-digest", damaged_shard, "lawm-data push", [LABELED, "sha256 differs"]),
     ("push-stale", stale_shard, "lawm-data push", ["labeled-00007-of-00008.arrow", "delete it"]),
     ("push-nothing", nothing, "lawm-data push", ["lawm/dataset", "lawm-data split"]),
+    ("bench-nothing", nothing, "lawm-data bench", ["lawm/dataset", "lawm-data split"]),
+    ("bench-no-dataset", nothing, "lawm-data bench no/such/folder", ["no/such/folder", "lawm-data split"]),
 ]
 
 LEARN: list[Row] = [
@@ -228,7 +236,12 @@ LEARN: list[Row] = [
     ("draw-fraction", dataset, f"{TRAIN} {BC} --label-frac 0", ["--label-frac 0.0", "above 0"]),
     ("draw-seed", dataset, f"{TRAIN} {BC} --label-seed mine", ["mine", "--label-seed"]),
     ("other-task", of_another_task, f"{TRAIN} {BC}", ["size 5", "pendulum-swingup has 3", "--env"]),
-    ("other-observation", trained_on_another_task, f"lawm-train evaluate {RUN}", [RUN, "size 5", "size 3"]),
+    (
+        "other-observation",
+        trained_on_another_task,
+        f"lawm-train evaluate {RUN}",
+        [RUN, "size 5", "pendulum-swingup has 3"],
+    ),
     (
         "long-window",
         dataset,
@@ -244,6 +257,7 @@ LEARN: list[Row] = [
     ("other-settings", trained, f"{TRAIN} {BC} --set agent.bc.lr=0.1", [RUN, "agent.bc.lr was 0.0003, now 0.1"]),
     ("other-dataset", trained, f"lawm-train --hub-dataset other {BC}", [RUN, "dataset.digest"]),
     ("no-run", Path("data").mkdir, "lawm-train evaluate data", ["data", "config.json", "runs/"]),
+    ("push-no-run", Path("data").mkdir, "lawm-train push data", ["data", "config.json", "runs/"]),
     ("no-simulator", trained, f"lawm-train evaluate {RUN}", [RUN, "custom:made has no simulator"]),
     ("no-model", trained, f"lawm-train diagnose {RUN} --hub-dataset lawm/dataset/custom-made", [RUN, "bc"]),
     ("diagnose-other", trained, f"lawm-train diagnose {RUN} --hub-dataset other", [RUN, "another dataset"]),

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from loopback_hub import READ_TOKEN, TOKEN, LoopbackHub, Request, Response
 from made_dataset import made_episodes, make_dataset
 
-from lawm_data import files, hub
+from lawm_data import files, hub, publish
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
 
@@ -119,9 +121,9 @@ def test_smaller_split_deletes_stale_files_in_the_same_commit(fresh: LoopbackHub
 
 
 def test_paper_tasks_have_their_names() -> None:
-    assert hub.repository_name("walker-walk") == "lawm-walker"
-    assert hub.repository_name("ball_in_cup-catch") == "lawm-ball_in_cup-catch"
-    assert hub.repository_name("custom:made") == "lawm-custom-made"
+    assert publish.repository_name("walker-walk") == "lawm-walker"
+    assert publish.repository_name("ball_in_cup-catch") == "lawm-ball_in_cup-catch"
+    assert publish.repository_name("custom:made") == "lawm-custom-made"
 
 
 def test_dataset_of_another_env_is_refused(fresh: LoopbackHub, workspace: Path, tmp_path: Path) -> None:
@@ -214,9 +216,41 @@ def test_withheld_actions_that_are_not_there_cannot_be_published(published: Loop
 @pytest.mark.parametrize("repo", ["walker", "tester/a b", "tester/a/b"])
 def test_name_that_cannot_be_a_repository(workspace: Path, repo: str) -> None:
     with pytest.raises(UserError, match=f"{repo}: .*org/name"):
-        hub.push(workspace / "dataset" / "custom-made", repo, private=False, tag=None, with_actions=False)
+        publish.push(workspace / "dataset" / "custom-made", repo, private=False, tag=None, with_actions=False)
 
 
 def test_offline_mode_is_named() -> None:
     with pytest.raises(UserError, match="tester/made: HF_HUB_OFFLINE"), hub.told("tester/made"):
         raise OfflineModeIsEnabled
+
+
+def test_killed_push_shows_nothing_and_sends_nothing_twice(fresh: LoopbackHub, tmp_path: Path) -> None:
+    """Contents of its own, as the server keeps what other tests have sent."""
+    make_dataset(tmp_path / "dataset" / "custom-made", made_episodes(length=70), per_shard=4)
+    arrived, hanging = [], threading.Event()
+
+    def hang(request: Request) -> Response | None:
+        if request.method == "PUT":
+            arrived.append(request.path)
+            if len(arrived) == 6:
+                hanging.set()
+            if len(arrived) >= 6:
+                time.sleep(20)
+        return None
+
+    fresh.fault = hang
+    with subprocess.Popen(
+        [sys.executable, "-m", "lawm_data.cli", "push", "--root", str(tmp_path)],
+        env={**os.environ, **fresh.environment(), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert hanging.wait(60)
+        process.kill()
+    assert digests(fresh) == {}
+    fresh.fault = None
+    fresh.requests.clear()
+    pushed(fresh, tmp_path)
+    assert digests(fresh) == expected(tmp_path / "dataset" / "custom-made")
+    sent = {path for method, path, _ in fresh.requests if method == "PUT"}
+    assert sent and not sent & set(arrived[:5]) and commits(fresh) == 1

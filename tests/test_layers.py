@@ -16,15 +16,16 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
 errors
-episode files draw parallel table4 nets
+episode files draw parallel table4 arrow nets
 config envs runs
 rollout
 windows manifest
 store
-curves dreamer slicing labels shards card
+curves dreamer slicing labels shards card transport cache
 plan2explore
 learner
-importers statistics collect splitting hub bench
+importers statistics collect splitting hub
+publish bench
 topup show
 cli
 """
@@ -34,10 +35,11 @@ stream evaluate paper paired evidence
 data lawm tables
 clap td3bc bc idm
 methods rungs
-acting policy
+acting pretrained
+policy
 diagnostics train scoring
 report
-grid
+grid share
 cli
 """
 

@@ -245,7 +245,9 @@ def test_a_folder_and_the_hub_train_the_very_same_numbers(journey: Client, monke
     assert ours.keys() == theirs.keys() and all(torch.equal(x, theirs[name]) for name, x in ours.items())
     configs = here.config, there.config
     revisions = [config["dataset"].pop("revision") for config in configs]
+    names = [config["about"].pop("dataset") for config in configs]
     assert configs[0] == configs[1]
+    assert names == [None, f"tester/lawm-{TASK}"]
     assert revisions == [None, journey.hub.dataset(f"tester/lawm-{TASK}").branches["main"]]
 
 

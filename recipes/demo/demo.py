@@ -71,7 +71,7 @@ class Demo:
     def random_return(self) -> float:
         """Mean return of uniformly random actions."""
         root = ("--root", str(self.folder / "random"))
-        self.run("lawm-data", "collect", "--env", ENV, "--episodes", str(RANDOM_EPISODES), *root)
+        self.run("lawm-data", "collect", "--env", ENV, "--policy", "random", "--episodes", str(RANDOM_EPISODES), *root)
         stats = subprocess.run(
             [_script("lawm-data"), "stats", "--json", *root], env=self.environment, capture_output=True, check=True
         )

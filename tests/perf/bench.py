@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 import stages
-from table import header, markdown, told
+import transfer
 
 from lawm_data import files
+from lawm_data.bench import header, markdown, told
 
 
 @click.command()
@@ -30,16 +31,19 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
         # read when huggingface_hub is first imported, here or by a command
         os.environ |= {"HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
         rows = list(told(stages.rows(folder, gb, repeats)))
+        rows += told(transfer.rows(stages.dataset_of(folder), folder / "transfer", repeats))
 
         # only now: what this process holds would count as memory of the commands that `stages` starts
+        import collecting
         import torch
         from learning import Bench
 
         from lawm_data.runs import code_commit
 
+        rows += told(collecting.rows(repeats))
         torch.set_num_threads(threads)
         rows += told(Bench(stages.dataset_of(folder), stages.SLICE, repeats).rows())
-    text = markdown(header(threads, code_commit(), load), rows)
+    text = markdown(header(code_commit(), load, threads), rows)
     click.echo(text)
     if out:
         files.write_text(out, text)

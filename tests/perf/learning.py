@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from datasets import load_dataset
-from table import Row
 
 from lawm_data import config
+from lawm_data.bench import Row, median_seconds
 from lawm_data.episode import Episode
 from lawm_data.windows import Windows
 from lawm_train import methods, policy, train
@@ -127,13 +125,7 @@ class Bench:
         return Row(what, figure, target, f"{how}; median of {self.repeats}")
 
     def _seconds(self, action: Callable[[], object]) -> float:
-        action()
-        taken = []
-        for _ in range(self.repeats):
-            began = time.perf_counter()
-            action()
-            taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+        return median_seconds(action, self.repeats)
 
 
 def _built(job: train.Job, data: Data) -> Method:

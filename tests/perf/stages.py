@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
-from table import Row
 
 from lawm_data import files
+from lawm_data.bench import Row
 
 ENV, SLICE = "walker-walk", "medium-replay"
 PARTS = {"orientations": 14, "height": 1, "velocity": 9}  # of the observation of ENV

@@ -1,0 +1,121 @@
+"""`lawm-train push`: a run's policy as a model repository, its card says where it comes from and what it scores."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from lawm_data import card, files, publish, shards
+from lawm_data.runs import Run
+from lawm_train import evidence, policy, pretrained, report
+from lawm_train.evidence import Evaluation
+
+CURVE = "curves.png"
+
+
+def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str:
+    """Publish the last checkpoint of a run in one commit; return its sha. UserError as `publish.publish`."""
+    run = Run(path)
+    env = run.config["env"]
+    repo = repo or f"{publish.user()}/{publish.repository_name(env)}-policy"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(run, folder, repo)
+        entries = {file.name: shards.entry_of(file) for file in sorted(folder.iterdir())}
+        commit = publish.publish(
+            publish.Content(folder, entries, "model", pretrained.NAME, env), repo, private=private, tag=tag
+        )
+    click.echo(f'next: Policy.from_pretrained("{repo}{f"@{tag}" if tag else ""}"), from lawm_train.policy')
+    return commit
+
+
+def write(run: Run, folder: Path, repo: str) -> None:
+    """The files of the repository: parameters, description, card, and the curve of a run that was evaluated."""
+    exported = policy.export(run, folder)
+    records = [record for record in evidence.of_run(run.path) if not record.method.endswith(evidence.PRIOR)]
+    scores = [evaluation for record in records for evaluation in record.evaluations]
+    if scores:
+        with files.new_file(folder / CURVE) as temporary:
+            report.draw(records, temporary)
+    files.write_text(folder / "README.md", render(exported.description, scores, repo))
+
+
+def render(description: dict[str, Any], scores: list[Evaluation], repo: str) -> str:
+    """README.md of a model repository: metadata for the Hub, then the page for people."""
+    header = yaml.safe_dump(_metadata(description, scores, repo), sort_keys=False, allow_unicode=True, width=120)
+    sections = [_introduction(description), _use(description, repo), _scores(scores), _training(description)]
+    return f"---\n{header}---\n" + "\n".join([*sections, card.citation()])
+
+
+def _metadata(description: dict[str, Any], scores: list[Evaluation], repo: str) -> dict[str, Any]:
+    dataset = description["about"].get("dataset")
+    metadata: dict[str, Any] = {
+        "license": "other",  # the episodes that it was trained on keep their authors' terms
+        "library_name": "lawm",
+        "pipeline_tag": "reinforcement-learning",
+        "tags": ["offline-rl", "world-model", "latent-actions", description["env"].replace(":", "-")],
+        "datasets": [dataset] if dataset else [],
+    }
+    if scores:
+        last = scores[-1]
+        place = f"{description['env']} {description['slice']}"
+        metric = {
+            "type": "mean_reward",
+            "name": f"return over {len(last.returns)} episodes",
+            "value": round(last.mean, 1),
+        }
+        task = {"type": "reinforcement-learning"}
+        result = {"task": task, "dataset": {"name": place, "type": dataset or description["env"]}, "metrics": [metric]}
+        metadata["model-index"] = [{"name": repo.split("/")[-1], "results": [result]}]
+    return metadata
+
+
+def _introduction(description: dict[str, Any]) -> str:
+    return f"""# {description["env"]}: a policy from trajectories with few action labels
+
+Trained with `{description["method"]}` on slice `{description["slice"]}`, of which {description["labeled"]} trajectories
+have actions; seed {description["seed"]}.
+"""
+
+
+def _use(description: dict[str, Any], repo: str) -> str:
+    sizes, layout = description["sizes"], description["about"].get("layout", [])
+    parts = f": {', '.join(f'`{name}` {size}' for name, size in layout)}" if layout else ""
+    repeat = description["repeat"]
+    held = f" Each action is held for {repeat} simulator steps." if repeat else ""
+    return f"""## Use
+
+```python
+from lawm_train.policy import Policy
+
+policy = Policy.from_pretrained("{repo}")
+policy.reset()  # before each episode
+action = policy(observation)  # float32 [{sizes["observation"]}] -> [{sizes["action"]}] in [-1, 1]; batches too
+```
+
+The observation is float32 [{sizes["observation"]}]{parts}. The policy carries its state from call to call.{held}
+"""
+
+
+def _scores(scores: list[Evaluation]) -> str:
+    if not scores:
+        return "## Scores\n\nNot evaluated: no simulator made the data.\n"
+    lines = ["## Scores", "", "| update | return, mean | episodes |", "|---:|---:|---:|"]
+    lines += [f"| {point.update} | {point.mean:.1f} | {len(point.returns)} |" for point in scores]
+    return "\n".join([*lines, "", f"![return while it trained]({CURVE})", ""])
+
+
+def _training(description: dict[str, Any]) -> str:
+    dataset, about = description["dataset"], description["about"]
+    name = about.get("dataset")
+    place = f"[{name}](https://huggingface.co/datasets/{name}) at commit `{dataset['revision']}`" if name else "local"
+    return f"""## Training
+
+- dataset: {place}; digest `{dataset["digest"]}`
+- code: commit `{description["code"] or "of a release"}`
+- all settings: `{pretrained.NAME}`
+"""

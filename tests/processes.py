@@ -1,0 +1,33 @@
+"""Client processes against a loopback Hub: the real commands and libraries, with an environment of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from loopback_hub import LoopbackHub
+
+ROOT = Path(__file__).parent.parent
+
+
+def python(hub: LoopbackHub, *arguments: str | Path, timeout: float = 60, **environment: str) -> Any:
+    """Run `python ARGUMENTS` to its end; the completed process with its output as text."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, **hub.environment(), "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def client(hub: LoopbackHub, command: str, *words: str | Path, **environment: str) -> dict[str, Any]:
+    """What clients.py prints. Without progress bars: those of many threads disturb each other."""
+    environment = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
+    done = python(hub, ROOT / "tests" / "clients.py", command, *words, timeout=120, **environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,79 @@
+"""Data that moves on the Hub under a run, and the bound of the cache that runs share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loopback_hub import LoopbackHub
+from made_dataset import made_episodes, make_dataset
+from processes import client, python
+
+from lawm_data import cache
+from lawm_data.errors import UserError
+
+REPO = "tester/made"
+TRAIN = ["--method", "bc", "--set", "agent.bc.updates=2", "--set", "train.window=8"]
+TRAIN = ["-m", "lawm_train.cli", "--hub-dataset", REPO, *TRAIN]
+
+
+def content(folder: Path, count: int) -> dict[str, bytes]:
+    make_dataset(folder, made_episodes(count))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
+    with LoopbackHub(tmp_path / "hub") as running:
+        yield running
+
+
+def test_run_continues_with_the_commit_that_it_began_with(hub: LoopbackHub, tmp_path: Path) -> None:
+    first = hub.publish(REPO, content(tmp_path / "one", 15)).sha
+    root = {"LAWM_ROOT": str(tmp_path / "lawm")}
+    assert python(hub, *TRAIN, **root).returncode == 0
+    second = hub.publish(REPO, content(tmp_path / "two", 16)).sha
+    again = python(hub, *TRAIN, **root)
+    assert again.returncode == 0, again.stderr
+    assert f"{REPO} has changed since this run began: it continues with commit {first[:8]}" in again.stdout
+    saved = json.loads(next(tmp_path.glob("lawm/runs/*/config.json")).read_text())
+    assert saved["dataset"]["revision"] == first and saved["about"]["dataset"] == REPO
+
+    asked = [word if word != REPO else f"{REPO}@{second}" for word in TRAIN]
+    refused = python(hub, *asked, **root)
+    assert refused.returncode == 2 and "dataset.digest" in refused.stderr.splitlines()[-1]
+
+
+def pulled(hub: LoopbackHub, where: str, **environment: str) -> bool:
+    """Into a cache in which there is room for nothing."""
+    return client(hub, "pull", where, LAWM_CACHE_GB="0", **environment)["outcomes"][where]["error"] is None
+
+
+def cached(home: Path) -> set[str]:
+    return {path.parent.name for path in home.glob("hub/datasets--*/snapshots/*/lawm.json")}
+
+
+def test_cache_is_shared_and_bounded_and_what_is_in_use_stays(hub: LoopbackHub, tmp_path: Path) -> None:
+    home = {"HF_HOME": str(tmp_path / "home")}
+    old, new = (hub.publish(f"tester/{name}", content(tmp_path / name, n)).sha for name, n in (("a", 15), ("b", 16)))
+    hub.publish("tester/other", {"data.arrow": bytes(10**5)})
+    assert client(hub, "pull", "tester/a", **home)["outcomes"]["tester/a"]["error"] is None
+    hub.requests.clear()
+    assert client(hub, "pull", f"tester/a@{old}", **home)["outcomes"][f"tester/a@{old}"]["error"] is None
+    assert not hub.requests, "another process reads what the first has fetched"
+
+    (manifest,) = (tmp_path / "home").glob(f"hub/datasets--*/snapshots/{old}/lawm.json")
+    cache.hold(manifest)
+    assert pulled(hub, "tester/b", **home) and cached(tmp_path / "home") == {old, new}
+    os.close(cache._held.pop(manifest))
+    hub.publish("tester/c", content(tmp_path / "c", 17))
+    assert pulled(hub, "tester/c", **home) and not cached(tmp_path / "home") & {old, new}
+
+
+def test_bound_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.LIMIT, "much")
+    with pytest.raises(UserError, match="LAWM_CACHE_GB is 'much', expected a number of gigabytes"):
+        cache._limit()

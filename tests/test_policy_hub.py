@@ -1,0 +1,190 @@
+"""A trained policy on the Hub: pushed by one process, loaded by another without the workspace, the same to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from huggingface_hub import ModelCard
+from loopback_hub import LoopbackHub
+from made_dataset import made_episodes, make_dataset
+from processes import python
+from test_train import SETTINGS
+
+from lawm_data import config
+from lawm_data.errors import UserError
+from lawm_data.runs import Run
+from lawm_train import policy, pretrained, share, stream, train
+from lawm_train.evidence import Evaluation
+from lawm_train.policy import Policy
+
+REPO = "tester/lawm-custom-made-policy"
+OBSERVATIONS = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)  # [T, B, O]
+ACT = """
+import sys
+import numpy as np
+from lawm_data.errors import UserError
+from lawm_train.policy import Policy
+try:
+    policy = Policy.from_pretrained(sys.argv[1])
+except UserError as error:
+    sys.exit(f"error: {error}")
+policy.reset()
+print(np.stack([policy(row) for row in np.load(sys.argv[2])]).tobytes().hex())
+"""
+
+
+@pytest.fixture(scope="module", params=["lawm", pytest.param("bc", marks=pytest.mark.slow)])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("workspace")
+    make_dataset(root / "dataset", made_episodes(15))
+    configs = config.load("cpu", SETTINGS, policy.SECTIONS, {})
+    dataset = stream.open_dataset(str(root / "dataset"))
+    return train.train(train.Job(dataset, "medium-replay", request.param, [0], configs, "cpu"), root / "runs")[0]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    with LoopbackHub(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+def actions(acting: Policy) -> np.ndarray:
+    acting.reset()
+    return np.stack([acting(row) for row in OBSERVATIONS])
+
+
+def test_pushed_policy_acts_elsewhere_bit_for_bit(run: Run, hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.repositories.clear()
+    np.save(tmp_path / "observations.npy", OBSERVATIONS)
+    said = python(hub, "-m", "lawm_train.cli", "push", run.path, "--private", "--tag", "v1")
+    assert said.returncode == 0, said.stderr
+    repository = hub.repositories["models", REPO]
+    assert repository.private and repository.tags == {"v1": repository.branches["main"]}
+    found = python(hub, "-c", ACT, f"{REPO}@v1", tmp_path / "observations.npy", HF_HOME=str(tmp_path / "home"))
+    assert found.stdout.strip() == actions(Policy.from_pretrained(run.path)).tobytes().hex(), found.stderr
+
+    again = python(hub, "-m", "lawm_train.cli", "push", run.path)
+    assert "no commit made" in again.stdout and len(repository.commits) == 2
+    absent = python(hub, "-c", ACT, "tester/absent", tmp_path / "observations.npy")
+    assert absent.stderr.splitlines()[-1].startswith("error: tester/absent: no such model")
+
+
+def test_policy_carries_its_state_until_reset(run: Run) -> None:
+    acting = Policy.from_pretrained(run.path)
+    whole = actions(acting)
+    assert whole.shape == (4, 3, 2) and whole.dtype == np.float32 and (np.abs(whole) <= 1).all()
+    assert (actions(acting) == whole).all()
+    acting.reset()
+    alone = np.stack([acting(row[1]) for row in OBSERVATIONS])
+    np.testing.assert_allclose(alone, whole[:, 1], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="expected \\(5,\\)"):
+        acting(np.zeros(4))
+
+
+def test_what_is_published_holds_nothing_of_this_machine(run: Run, tmp_path: Path) -> None:
+    share.write(run, tmp_path, REPO)
+    assert {file.name for file in tmp_path.iterdir()} == {"README.md", pretrained.NAME, pretrained.TENSORS}
+    for file in tmp_path.iterdir():
+        assert str(run.path.parent).encode() not in file.read_bytes()
+    published = safetensors.torch.load_file(tmp_path / pretrained.TENSORS)
+    assert 0 < sum(x.numel() for x in published.values()) < sum(x.numel() for x in run.load()[0].values()) / 2, (
+        "the optimiser's moments stay at home"
+    )
+
+
+def test_card_is_what_the_hub_expects(run: Run, tmp_path: Path) -> None:
+    description = {
+        **policy.export(run, tmp_path).description,
+        "about": {"dataset": "org/data", "layout": [["state", 5]]},
+    }
+    points = [Evaluation("agent", update, (100.0, 300.0)) for update in (10, 20)]
+    card = ModelCard(share.render(description, points, "org/policy"))
+    data = card.data.to_dict()
+    assert data["datasets"] == ["org/data"] and data["pipeline_tag"] == "reinforcement-learning"
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_type) == ("mean_reward", 200.0, "org/data")
+    assert 'Policy.from_pretrained("org/policy")' in card.text and "@article" in card.text
+    assert "`state` 5" in card.text and description["dataset"]["digest"] in card.text
+
+
+def test_a_run_that_continues_from_the_hub_is_the_same_run(run: Run) -> None:
+    """What a dataset is called is recorded and may change; its digest may not."""
+    saved = run.config
+    run.begin({**saved, "about": {"dataset": "org/elsewhere", "layout": []}})
+    with pytest.raises(UserError, match="dataset.digest"):
+        run.begin({**saved, "dataset": {**saved["dataset"], "digest": "other"}})
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch pwned",)
+
+
+def tensors(make: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Replace the tensors, with a right digest."""
+
+    def attack(folder: Path) -> None:
+        data = make((folder / pretrained.TENSORS).read_bytes())
+        (folder / pretrained.TENSORS).write_bytes(data)
+        entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": 0}
+        described(lambda value: value.update(tensors=entry))(folder)
+
+    return attack
+
+
+def described(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def attack(folder: Path) -> None:
+        value = json.loads((folder / pretrained.NAME).read_text())
+        change(value)
+        (folder / pretrained.NAME).write_text(json.dumps(value))
+
+    return attack
+
+
+def pickled(_: bytes) -> bytes:
+    torch.save(Evil(), "evil.pt")
+    return Path("evil.pt").read_bytes()
+
+
+def wide(value: dict[str, Any]) -> None:
+    value["settings"]["agent"]["bc"]["units"] = value["settings"]["model"]["deter"] = 10**6
+
+
+def deep(value: dict[str, Any]) -> None:
+    value["settings"]["agent"]["bc"]["layers"] = value["settings"]["model"]["layers"] = 10**9
+
+
+@pytest.mark.parametrize(
+    ("attack", "named"),
+    [
+        (tensors(pickled), "not readable as safetensors"),
+        (tensors(lambda data: data[:100]), "not readable as safetensors"),
+        (tensors(lambda data: (2**62).to_bytes(8, "little") + data[8:]), "not readable as safetensors"),
+        (lambda folder: (folder / pretrained.TENSORS).write_bytes(b"other"), "5 bytes"),
+        (described(wide), "tensors are not those"),
+        (described(deep), "more layers than it has tensors"),
+        (described(lambda value: value["sizes"].update(observation=10**12)), "sizes of observation"),
+        (described(lambda value: value["sizes"].update(action="2")), "'action' is '2'"),
+        (described(lambda value: value.update(method="os.system")), "unknown method 'os.system'"),
+        (described(lambda value: value.update(settings={"model": {"deeter": 3}})), "model.deeter"),
+        (described(lambda value: value.pop("seed")), "missing key 'seed'"),
+        (lambda folder: (folder / pretrained.NAME).write_bytes(bytes(2 * 10**6)), "larger than 1 MB"),
+    ],
+)
+def test_hostile_policy_is_refused_in_one_line(
+    run: Run, tmp_path: Path, attack: Callable[[Path], None], named: str
+) -> None:
+    policy.export(run, tmp_path)
+    attack(tmp_path)
+    with pytest.raises(UserError, match=named) as refused:
+        Policy.from_pretrained(tmp_path)
+    assert str(refused.value).isprintable() and not Path("pwned").exists()
