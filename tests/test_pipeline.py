@@ -230,8 +230,9 @@ def test_a_run_is_evaluated_reported_and_diagnosed(journey: Client, monkeypatch:
     assert "over 2 episodes" in _answer(lawm_train.cli.main, "evaluate", run, "--episodes", "2")
     assert "over 2 episodes" in _answer(lawm_train.cli.main, "evaluate", run, "--episodes", "2", "--policy", "prior")
     table = _answer(lawm_train.cli.main, "report", run, "--out", "report")
-    assert f"| {TASK} | medium-replay | lawm | 1 |" in table and "lawm prior-policy" in table
-    assert {path.name for path in Path("report").iterdir()} == {"scores.csv", "curves.png"}
+    assert f"| {TASK} | medium-replay | LAWM | 1 | 1 |" in table and "LAWM prior-policy" in table
+    names = {"report.md", "table1.csv", "scores.csv", "curves.png"}
+    assert {path.name for path in Path("report").iterdir()} == names
     rungs = _answer(lawm_train.cli.main, "diagnose", run, "--hub-dataset", dataset)
     assert [name for name in ("labeled path", "inferred actions", "open loop") if name in rungs] and "FAILED" in rungs
 

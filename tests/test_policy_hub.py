@@ -23,8 +23,8 @@ from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import policy, pretrained, share, stream, train
+from lawm_train.evidence import Evaluation
 from lawm_train.policy import Policy
-from lawm_train.report import Point
 
 REPO = "tester/lawm-custom-made-policy"
 OBSERVATIONS = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)  # [T, B, O]
@@ -106,7 +106,7 @@ def test_card_is_what_the_hub_expects(run: Run, tmp_path: Path) -> None:
         **policy.export(run, tmp_path).description,
         "about": {"dataset": "org/data", "layout": [["state", 5]]},
     }
-    points = [Point("walker-walk", "medium-replay", "lawm", 0, 3, update, (100.0, 300.0)) for update in (10, 20)]
+    points = [Evaluation("agent", update, (100.0, 300.0)) for update in (10, 20)]
     card = ModelCard(share.render(description, points, "org/policy"))
     data = card.data.to_dict()
     assert data["datasets"] == ["org/data"] and data["pipeline_tag"] == "reinforcement-learning"
