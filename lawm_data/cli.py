@@ -67,7 +67,9 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
         if top_up:
             topup.top_up(root, env, top_up, settings_of["collect"].policy, settings_of["split"])
         else:
-            collecting.collect(root, env, settings_of["collect"])
+            asked = settings_of["collect"]
+            click.echo(f"recipe {recipe}, policy {asked.policy}, {asked.seeds} x {asked.episodes} episodes of {env}")
+            collecting.collect(root, env, asked)
 
 
 @main.command("import")

@@ -20,6 +20,7 @@ from lawm_data.config import as_dict, check_least
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
+from lawm_data.nets.optim import usable_device
 from lawm_data.rollout import Policy, rollout
 from lawm_data.runs import Run, code_commit
 from lawm_data.store import Store
@@ -58,6 +59,7 @@ def collect(root: Path, env: str, config: Config) -> None:
             f"collect.dreamer.window is {config.dreamer.window}, an episode of {env} has {spec.episode_length} steps "
             f"with repeat {config.repeat}; lower one of them"
         )
+    usable_device(config.device, "collect.device")
     store, source = Store(root / "raw"), config.policy
     folder = store.root / env / source
     files.sweep(folder.parent)

@@ -17,7 +17,7 @@ import yaml
 
 from lawm_data.errors import UserError
 
-SECTIONS = ("collect", "split", "model", "agent", "train", "evaluate")
+SECTIONS = ("collect", "split", "model", "agent", "train", "evaluate", "grid")
 
 
 def load(

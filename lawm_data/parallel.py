@@ -15,12 +15,14 @@ from tqdm import tqdm
 from lawm_data.errors import UserError
 
 
-def run(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]], cores: int | None = None) -> None:
-    """task(*arguments[k]) for every k; a lone one runs in this process.
+def run(
+    task: Callable[..., None], arguments: Sequence[tuple[Any, ...]], cores: int | None = None, apart: bool = False
+) -> None:
+    """task(*arguments[k]) for every k; a lone one runs in this process, unless it is to run `apart`.
 
     `task` must be importable. An error in one stops all, and is raised here. A killed parent takes its processes along.
     """
-    if len(arguments) <= 1:
+    if len(arguments) <= 1 and not apart:
         for own in arguments:
             task(*own)
         return

@@ -96,7 +96,15 @@ class Run:
     @property
     def stopped(self) -> dict[str, Any] | None:
         """The row that says where and why this seed was given up; None for one that goes on."""
-        return next((row for row in self.metrics() if row["kind"] == "stopped"), None)
+        return self._row("stopped")
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """The row that says what the whole training cost; None before its end."""
+        return self._row("finished")
+
+    def _row(self, kind: str) -> dict[str, Any] | None:
+        return next((row for row in self.metrics() if row["kind"] == kind), None)
 
     def save(self, position: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then drop the oldest beyond KEPT."""

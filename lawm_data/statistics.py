@@ -14,7 +14,7 @@ from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
 from lawm_data.store import Row, Store
 
-RAW_COLUMNS = ("env", "source", "seed", "episodes", "with_actions", "steps", "mean", "min", "max")
+RAW_COLUMNS = ("env", "source", "seed", "episodes", "with_actions", "steps", "mean", "min", "max", "last20")
 SLICE_COLUMNS = ("env", "slice", "episodes", "labeled", *table4.COLUMNS, "complete")
 DIFFERENCE_COLUMNS = ("env", "slice", *table4.COLUMNS)
 
@@ -80,6 +80,7 @@ def _raw_groups(rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
             "mean": float(returns.mean()),
             "min": float(returns.min()),
             "max": float(returns.max()),
+            "last20": float(returns[-20:].mean()),
         }
 
 

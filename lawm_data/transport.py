@@ -30,8 +30,10 @@ class Client(httpx2.Client):
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         limits = request.extensions.get("timeout", {})
-        answer = ANSWER * constants.HF_HUB_DOWNLOAD_TIMEOUT
-        own = {key: limits.get(key) or answer for key in ("connect", "read", "write", "pool")}
+        patience = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        answer = ANSWER * patience
+        usual = {"connect": patience, "read": answer, "write": answer, "pool": answer}
+        own = {key: limits.get(key) or seconds for key, seconds in usual.items()}
         request.extensions = {**request.extensions, "timeout": own}
         request.stream = _Leaving(request.stream, own["write"])
         try:

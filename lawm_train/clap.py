@@ -89,7 +89,7 @@ class Agent(nn.Module):
         c = self.config
         feat, log_pi = self.imagine(start, noise)
         reward = self.world.reward_head(feat[1:])[..., 0]
-        value = self._values(self.targets, feat[1:]).amin(0)
+        value = self.value(feat[1:])
         discount: Tensor | float = c.discount
         if self.world.continue_head is not None:
             discount = c.discount * torch.sigmoid(self.world.continue_head(feat[1:])[..., 0])
@@ -112,6 +112,10 @@ class Agent(nn.Module):
     def policy(self) -> Filter:
         """Acts with tanh(mean)."""
         return self.world.filter(lambda feat, _: self.latent(feat, torch.tanh(self._policy(feat)[0])))
+
+    def value(self, feat: Tensor) -> Tensor:
+        """v(s): the minimum of the target critics, [T, N, P, D+S] -> [T, N, P]."""
+        return self._values(self.targets, feat).amin(0)
 
     def _policy(self, feat: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation before the tanh; the mean within +-5, where tanh still has a gradient."""

@@ -90,37 +90,71 @@ def train(
 
 
 @main.command()
+@click.argument("recipe")
+@click.option("--hub-dataset", "datasets", multiple=True, help="in place of the recipe's grid.datasets; repeatable")
+@set_option
+@root_option
+def grid(recipe: str, datasets: tuple[str, ...], settings: tuple[str, ...], root: Path) -> None:
+    """Run the cells of RECIPE's `grid` section: skip what is done, continue what was cut, go on after a failure."""
+    from lawm_train import grid as running
+    from lawm_train import policy
+
+    sections = {**policy.SECTIONS, "grid": running.Config}
+    configs = config.load(recipe, settings, sections, {"grid": {"datasets": datasets or None}})
+    failed = running.run(configs.pop("grid"), configs, recipe, root)
+    for line in failed:
+        click.echo(line, err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
 @runs_argument
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--policy", type=click.Choice(["agent", "prior"]), default="agent", show_default=True)
 def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
     """Score the last checkpoint of RUNS: raw return and return / 10, mean and spread over episodes."""
-    from lawm_train import report
+    from lawm_train import scoring
 
     for run in runs:
-        click.echo(report.score(run, episodes, policy))
+        click.echo(scoring.score(run, episodes, policy))
 
 
 @main.command()
 @runs_argument
 @click.option("--hub-dataset", required=True, help="the dataset they were trained on, with its withheld actions")
-def diagnose(runs: tuple[Path, ...], hub_dataset: str) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="a PNG of every figure with its bound")
+def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None:
     """Walk the ladder of diagnostics of RUNS; the first rung that fails names the culprit."""
     from lawm_train import diagnostics, stream
 
     dataset = stream.open_dataset(hub_dataset)
+    ladders = {}
     for run in runs:
-        click.echo(diagnostics.as_text(run, diagnostics.ladder(run, dataset)))
+        ladders[run.name] = diagnostics.ladder(run, dataset)
+        click.echo(diagnostics.as_text(run, ladders[run.name]))
+    if out:
+        diagnostics.draw(ladders, out)
 
 
 @main.command()
-@runs_argument
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True)
-def report(runs: tuple[Path, ...], out: Path) -> None:
-    """Table and curves of RUNS: scores of the last checkpoints by method, CSV and PNG in --out."""
+@click.option("--evidence", type=click.Path(path_type=Path), help="a folder; each run leaves its evaluations there")
+@click.option("--tables", type=click.Path(path_type=Path), help="a Markdown file; make its tables anew")
+def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Path | None) -> None:
+    """Table 1 of RUNS beside the paper's, cells, paired differences, ladder and curves; files in --out.
+
+    RUNS are run folders, or the CSV files that --evidence left of them.
+    """
     from lawm_train import report as reporting
 
-    click.echo(reporting.write(list(runs), out))
+    if not runs and not tables:
+        raise click.UsageError("Missing argument 'RUNS...' (or --tables FILE)")
+    if runs:
+        click.echo(reporting.write(list(runs), out, keep=evidence), nl=False)
+    if tables:
+        reporting.update(tables)
 
 
 @main.command()

@@ -99,10 +99,6 @@ class Windowed(Protocol):
     def known(self) -> list[int]:
         """How many labeled episodes each model has."""
 
-    @property
-    def pool_gb(self) -> float | None:
-        """Bound of a pool that moves; None where it holds everything."""
-
     def describe(self) -> str:
         """What the pool holds, for the first line that a training prints."""
 
@@ -126,7 +122,6 @@ class Data:
     labeled: Sequence[list[Episode]]
     unlabeled: Sequence[list[Episode]]
     window: int = 1
-    pool_gb: None = None
 
     @cached_property
     def pools(self) -> list[list[Pool]]:

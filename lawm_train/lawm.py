@@ -133,7 +133,7 @@ class WorldModel(nn.Module):
 
         def control(state: State, t: int) -> Tensor:
             feat = state.feat[:, n:]
-            q = _gaussian(self.inverse_dynamics(torch.cat([feat, following[t]], -1)))  # q(u_t | s_t, o_{t+1})
+            q = self.infer_unlabeled(feat, following[t])
             u = torch.addcmul(q.mean, q.std, latent_noise[t][:, n:])
             inferred.append((*q, u))
             return torch.cat([batch.action[t][:, :n], self._decode_unlabeled(feat, u)], 1)
@@ -152,6 +152,10 @@ class WorldModel(nn.Module):
     def infer_labeled(self, feat: Tensor, action: Tensor) -> Gaussian:
         """q(u_t | s_t, a_t)"""
         return _gaussian(self.action_posterior(torch.cat([feat, action], -1)))
+
+    def infer_unlabeled(self, feat: Tensor, following: Tensor) -> Gaussian:
+        """q(u_t | s_t, o_{t+1}), from the embedding of o_{t+1}"""
+        return _gaussian(self.inverse_dynamics(torch.cat([feat, following], -1)))
 
     def loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Observed]:
         """Unreduced terms [L or L+1, N, B] of the negative objective: eq. 7 labeled, eq. 8 unlabeled, eq. 11 both."""

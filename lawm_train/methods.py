@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lawm_data.config import check_least
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
+from lawm_data.nets.optim import usable_device
 from lawm_train import bc, clap, idm, lawm, td3bc
 from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
 
@@ -244,12 +245,7 @@ def check(name: str, labels: Labels) -> None:
 def build(name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics) -> Method:
     """N models with the initial weights of their seeds, on the recipe's device."""
     method = METHODS[name].build(name, configs, seeds, sizes, statistics)
-    device = configs["train"].device
-    try:
-        torch.zeros(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # PyTorch raises the former where it was built without CUDA
-        reason = str(error).splitlines()[0]
-        raise UserError(f"train.device is {device}, which PyTorch cannot use here ({reason}); set cpu") from None
+    device = usable_device(configs["train"].device, "train.device")
     for module in method.modules.values():
         module.to(device)
     return method

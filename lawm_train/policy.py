@@ -80,8 +80,8 @@ def acting(method: Method, policy: str, where: str) -> methods.Policy:
 
 
 def load(run: Run, position: Position | None = None) -> Method:
-    """A run's method (one model) at a checkpoint, the last one by default."""
-    method = _blank(run.config, str(run.path / "config.json"))
+    """A run's method (one model) at a checkpoint, the last one by default; on the CPU, wherever it was trained."""
+    method = _blank(run.config, str(run.path / "config.json"), "cpu")
     restore(method, [run], position)
     return method
 

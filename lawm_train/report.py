@@ -1,164 +1,148 @@
-"""Runs -> one table (scores of the last checkpoints), one CSV of every evaluation, one picture of the curves."""
+"""Runs, or the evidence they left -> Table 1, cells, runs, paired differences, the ladder, and the curves."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from statistics import fmean
 
-import numpy as np
+import click
 
 from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_data.runs import Run
-from lawm_train import policy
-from lawm_train.evaluate import Evaluator, check_sizes
+from lawm_train import evidence, tables
+from lawm_train.evidence import Record
 
-PRIOR_PHASE = "model"  # there the evaluated policy is the prior-policy control
-
-
-class Point(NamedTuple):
-    """One evaluation of one run."""
-
-    env: str
-    slice: str
-    method: str
-    seed: int
-    labeled: int
-    update: int
-    returns: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.returns))
+LADDER = "diagnostics.json"  # in a run folder, as `lawm-train diagnose` writes it
+_BLOCK = re.compile(r"(<!-- table: (\S+) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def points(paths: Iterable[Path]) -> list[Point]:
-    """Every evaluation of every run, in order; the prior-policy control appears as a method of its own."""
-    found = []
-    for path in paths:
-        run = Run(path)
-        saved = run.config
-        for row in run.metrics():
-            if row["kind"] != "evaluate":
-                continue
-            method = saved["method"] + (" oracle" if saved.get("oracle") else "")
-            method += " prior-policy" if row["phase"] == PRIOR_PHASE else ""
-            place = saved["env"], saved["slice"], method, saved["seed"], saved["labeled"]
-            found.append(Point(*place, row["update"], tuple(row["returns"])))
-    return found
+def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep: Path | None = None) -> str:
+    """Write OUT/report.md, table1.csv, scores.csv and curves.png, and return the report's text.
 
-
-def table(found: Sequence[Point]) -> str:
-    """Markdown: by method, the last evaluation of every seed, mean and standard deviation over seeds, last / best."""
-    lines = [
-        "| env | slice | method | labeled episodes | seeds | return, mean ± std over seeds | return / 10 | last / best "
-        "| each seed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for (env, slice_name, method), curves in _by_method(found).items():
-        last = np.array([curve[-1].mean for curve in curves])
-        best = np.array([max(point.mean for point in curve) for curve in curves])
-        spread = f" ± {last.std(ddof=1):.1f}" if len(last) > 1 else ""
-        each = ", ".join(f"{value:.0f}" for value in last)
-        labeled = curves[0][-1].labeled
-        kept = last.mean() / best.mean() if best.mean() else 1.0
-        lines.append(
-            f"| {env} | {slice_name} | {method} | {labeled} | {len(last)} | {last.mean():.1f}{spread} "
-            f"| {last.mean() / 10:.1f} | {kept:.2f} | {each} |"
-        )
-    return "\n".join(lines)
-
-
-def write(paths: Sequence[Path], out: Path, reference: float | None = None) -> str:
-    """Write OUT/scores.csv and OUT/curves.png and return the table. UserError when no run was evaluated yet.
-
-    reference: a return to draw as a line, such as the data's mean.
+    paths: run folders and evidence files; reference: a return to draw as a line, such as the data's mean;
+    keep: the folder where each run leaves its evidence. UserError when no run was evaluated yet.
     """
-    found = points(paths)
-    if not found:
+    records, collectors = evidence.gather(paths)
+    if collectors:
+        names = ", ".join(path.name for path in collectors)
+        click.echo(f"left out, collectors have no score: {names}", err=True)
+    if not records:
         raise UserError(f"{', '.join(map(str, paths))}: nothing was evaluated yet; let the training finish")
-    files.write_text(out / "scores.csv", as_csv(found))
+    ladders = {path.stem.removesuffix("-ladder"): rungs for path in paths if (rungs := _ladder(path)) is not None}
+    text = as_markdown(records, ladders)
+    if keep:
+        evidence.write(records, keep)
+        for run, rungs in ladders.items():
+            files.write_json(keep / f"{run}-ladder.json", rungs)
+    files.write_text(out / "report.md", text)
+    files.write_text(out / "table1.csv", tables.table_1_csv(tables.cells(records)))
+    files.write_text(out / "scores.csv", evidence.as_csv(records))
     with files.new_file(out / "curves.png") as temporary:
-        draw(found, temporary, reference)
-    return table(found)
+        draw(records, temporary, reference)
+    return text
 
 
-def as_csv(found: Iterable[Point]) -> str:
-    """One row an evaluation: the columns of Point; returns separated by spaces."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*Point._fields[:-1], "mean", "returns"])
-    for point in found:
-        returns = " ".join(f"{value:.1f}" for value in point.returns)
-        writer.writerow([*point[:-1], f"{point.mean:.2f}", returns])
-    return text.getvalue()
+def as_markdown(records: Sequence[Record], ladders: dict[str, list[dict]]) -> str:
+    """Every table, each under its heading; those without a row are left out."""
+    made = {name: make(records, ladders) for name, (_, make) in _TABLES.items()}
+    return "\n\n".join(f"## {_TABLES[name][0]}\n\n{text}" for name, text in made.items() if text) + "\n"
 
 
-def from_csv(path: Path) -> list[Point]:
-    """The inverse of `as_csv`, to the printed decimal."""
-    with open(path, newline="") as file:
-        return [
-            Point(
-                row["env"],
-                row["slice"],
-                row["method"],
-                int(row["seed"]),
-                int(row["labeled"]),
-                int(row["update"]),
-                tuple(float(value) for value in row["returns"].split()),
-            )
-            for row in csv.DictReader(file)
+def regenerated(text: str, folder: Path) -> str:
+    """A Markdown text with its tables made anew; folder: what the places of the evidence are relative to.
+
+    A table stands between `<!-- table: table1 of results/own -->` and `<!-- end -->`; it may be any of those of
+    `as_markdown`, and is made of all the evidence in that folder. UserError for an unknown table or no evidence.
+    """
+
+    def table(block: re.Match[str]) -> str:
+        begin, name, place, end = block.groups()
+        if name not in _TABLES:
+            raise UserError(f"{begin.strip()}: unknown table '{name}'; there are {', '.join(_TABLES)}")
+        paths = sorted((folder / place).glob("*.csv"))
+        if not paths:
+            raise UserError(f"{begin.strip()}: no evidence (*.csv) in {folder / place}; `lawm-train report --evidence`")
+        records, _ = evidence.gather(paths)
+        ladders = {path.stem: rungs for path in paths if (rungs := _ladder(path)) is not None}
+        return f"{begin}{_TABLES[name][1](records, ladders)}\n{end}"
+
+    return _BLOCK.sub(table, text)
+
+
+def update(path: Path) -> None:
+    """Make the tables of a Markdown file anew; evidence is found beside the file. UserError when it has none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    text = path.read_text()
+    if not _BLOCK.search(text):
+        raise UserError(
+            f"{path}: no table to make; put `<!-- table: table1 of FOLDER -->` and `<!-- end -->` where one goes"
+        )
+    files.write_text(path, regenerated(text, path.parent))
+
+
+def ladder_table(ladders: dict[str, list[dict]]) -> str:
+    """One line a rung of each run that was diagnosed; empty when none was."""
+    rows = [
+        [
+            run,
+            rung["name"],
+            _verdict(rung),
+            ", ".join(f"{k} {v:.3g}" for k, v in rung["figures"].items()),
+            rung["verdict"],
         ]
+        for run, rungs in ladders.items()
+        for rung in rungs
+    ]
+    return tables.markdown(["run", "rung", "", "figures", "verdict"], rows) if rows else ""
 
 
-def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
-    """Score a run's last checkpoint; keeps the returns in RUN/evaluation-<policy>.json and returns a line of text."""
-    run = Run(path)
-    saved = run.config
-    if saved["repeat"] is None:
-        raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")
-    check_sizes(str(path), saved["env"], saved["repeat"], saved["sizes"]["observation"], saved["sizes"]["action"])
-    acting = policy.acting(policy.load(Run(path)), policy_name, str(path))
-    own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
-    mean, std = float(np.mean(own)), float(np.std(own))
-    position = run.positions()[-1]
-    row = {"phase": position.phase, "update": position.update, "mean": mean, "std": std, "returns": own}
-    files.write_json(run.path / f"evaluation-{policy_name}.json", row)
-    return f"{path}: return {mean:.1f} ± {std:.1f} over {episodes} episodes, return / 10 = {mean / 10:.1f}"
+_TABLES = {
+    "table1": (
+        "Table 1: return / 10 of the last checkpoint, mean ± std over runs (the paper's figure)",
+        lambda records, _: tables.table_1(tables.cells(records)),
+    ),
+    "cells": ("Cells", lambda records, _: tables.cell_table(tables.cells(records))),
+    "paired": ("Paired differences of raw returns", lambda records, _: tables.paired_table(tables.cells(records))),
+    "runs": ("Runs", lambda records, _: tables.run_table(records)),
+    "ladder": ("Ladder of diagnostics", lambda _, ladders: ladder_table(ladders)),
+}
+"""By the name in a marker: heading, and how it is made from records and ladders."""
 
 
-def _by_method(found: Iterable[Point]) -> dict[tuple[str, str, str], list[list[Point]]]:
-    """Curves of each (env, slice, method), one a seed."""
-    runs: dict[tuple[str, str, str], dict[int, list[Point]]] = defaultdict(lambda: defaultdict(list))
-    for point in found:
-        runs[point.env, point.slice, point.method][point.seed].append(point)
-    return {key: list(seeds.values()) for key, seeds in runs.items()}
+def _ladder(path: Path) -> list[dict] | None:
+    """The rungs of a run folder, or those kept beside its evidence."""
+    file = path.with_name(f"{path.stem}-ladder.json") if path.suffix == ".csv" else path / LADDER
+    return files.read_json(file) if file.is_file() else None
 
 
-def draw(found: Sequence[Point], path: Path, reference: float | None = None) -> None:
-    """A PNG of the curves; the same points give the same bytes."""
+def _verdict(rung: dict) -> str:
+    return {True: "passed", False: "**failed**", None: "not walked"}[rung["passed"]]
+
+
+def draw(records: Sequence[Record], path: Path, reference: float | None = None) -> None:
+    """A PNG of the curves, one a cell; the same records give the same bytes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for color, ((env, slice_name, method), curves) in enumerate(_by_method(found).items()):
-        updates = sorted({point.update for curve in curves for point in curve})
-        at = {u: [p.mean for curve in curves for p in curve if p.update == u] for u in updates}
-        means = [float(np.mean(at[u])) for u in updates]
-        share = [100 * u / updates[-1] for u in updates]  # methods count their updates differently
-        label = f"{method} ({env} {slice_name})"
+    places = tables.cells(records).items()
+    curves = [(place, method, [*cell.runs, *cell.others]) for place, own in places for method, cell in own.items()]
+    for color, (place, method, runs) in enumerate(curves):
+        own = [evaluation for run in runs for evaluation in run.evaluations]
+        updates = sorted({evaluation.update for evaluation in own})
+        at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
+        label = f"{tables.title(method)} ({place.env} {place.slice})"
         if len(updates) == 1:
-            axes.axhline(means[0], color=f"C{color}", linestyle=":", label=label)
+            axes.axhline(fmean(at[0]), color=f"C{color}", linestyle=":", label=label)
             continue
-        axes.plot(share, means, color=f"C{color}", marker=".", label=label)
-        low, high = [min(at[u]) for u in updates], [max(at[u]) for u in updates]
-        axes.fill_between(share, low, high, color=f"C{color}", alpha=0.2)
+        share = [100 * update / updates[-1] for update in updates]  # methods count their updates differently
+        axes.plot(share, list(map(fmean, at)), color=f"C{color}", marker=".", label=label)
+        axes.fill_between(share, list(map(min, at)), list(map(max, at)), color=f"C{color}", alpha=0.2)
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle="--", label="data mean")
     axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")

@@ -11,8 +11,8 @@ import yaml
 
 from lawm_data import card, files, publish, shards
 from lawm_data.runs import Run
-from lawm_train import policy, pretrained, report
-from lawm_train.report import Point
+from lawm_train import evidence, policy, pretrained, report
+from lawm_train.evidence import Evaluation
 
 CURVE = "curves.png"
 
@@ -36,21 +36,22 @@ def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str
 def write(run: Run, folder: Path, repo: str) -> None:
     """The files of the repository: parameters, description, card, and the curve of a run that was evaluated."""
     exported = policy.export(run, folder)
-    scores = [point for point in report.points([run.path]) if point.method == run.config["method"]]
+    records = [record for record in evidence.of_run(run.path) if not record.method.endswith(evidence.PRIOR)]
+    scores = [evaluation for record in records for evaluation in record.evaluations]
     if scores:
         with files.new_file(folder / CURVE) as temporary:
-            report.draw(scores, temporary)
+            report.draw(records, temporary)
     files.write_text(folder / "README.md", render(exported.description, scores, repo))
 
 
-def render(description: dict[str, Any], scores: list[Point], repo: str) -> str:
+def render(description: dict[str, Any], scores: list[Evaluation], repo: str) -> str:
     """README.md of a model repository: metadata for the Hub, then the page for people."""
     header = yaml.safe_dump(_metadata(description, scores, repo), sort_keys=False, allow_unicode=True, width=120)
     sections = [_introduction(description), _use(description, repo), _scores(scores), _training(description)]
     return f"---\n{header}---\n" + "\n".join([*sections, card.citation()])
 
 
-def _metadata(description: dict[str, Any], scores: list[Point], repo: str) -> dict[str, Any]:
+def _metadata(description: dict[str, Any], scores: list[Evaluation], repo: str) -> dict[str, Any]:
     dataset = description["about"].get("dataset")
     metadata: dict[str, Any] = {
         "license": "other",  # the episodes that it was trained on keep their authors' terms
@@ -61,14 +62,14 @@ def _metadata(description: dict[str, Any], scores: list[Point], repo: str) -> di
     }
     if scores:
         last = scores[-1]
-        place = f"{last.env} {last.slice}"
+        place = f"{description['env']} {description['slice']}"
         metric = {
             "type": "mean_reward",
             "name": f"return over {len(last.returns)} episodes",
             "value": round(last.mean, 1),
         }
         task = {"type": "reinforcement-learning"}
-        result = {"task": task, "dataset": {"name": place, "type": dataset or last.env}, "metrics": [metric]}
+        result = {"task": task, "dataset": {"name": place, "type": dataset or description["env"]}, "metrics": [metric]}
         metadata["model-index"] = [{"name": repo.split("/")[-1], "results": [result]}]
     return metadata
 
@@ -100,7 +101,7 @@ The observation is float32 [{sizes["observation"]}]{parts}. The policy carries i
 """
 
 
-def _scores(scores: list[Point]) -> str:
+def _scores(scores: list[Evaluation]) -> str:
     if not scores:
         return "## Scores\n\nNot evaluated: no simulator made the data.\n"
     lines = ["## Scores", "", "| update | return, mean | episodes |", "|---:|---:|---:|"]

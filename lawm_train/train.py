@@ -9,7 +9,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lawm_data import config
 from lawm_data.errors import UserError
-from lawm_data.runs import Position, Run, code_commit, shared_position
+from lawm_data.runs import NOT_COMPARED, Position, Run, code_commit, shared_position
 from lawm_train import methods, policy, pool
 from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
 from lawm_train.evaluate import Evaluator, check_sizes
@@ -43,11 +43,37 @@ class Job:
     recipe: str
     labels: Labels = Labels()
 
-    def run_config(self, seed: int, sizes: Sizes, labeled: int, pool_gb: float | None = None) -> dict[str, Any]:
-        """What config.json holds; everything that the numbers of a run depend on. pool_gb: of a pool that moves."""
+    @property
+    def splits(self) -> list[pool.Split]:
+        """What the method reads, labeled before unlabeled."""
+        kind = methods.kind_of(self.method)
+        window = self.configs["train"].window if kind.windows else 1
+        both = kind.unlabeled or self.labels.oracle or self.labels.redrawn
+        names = ("labeled", "unlabeled") if both else ("labeled",)
+        return [pool.Split(self.dataset, self.slice_name, name, window) for name in names]
+
+    @property
+    def gigabytes(self) -> float:
+        """Of memory that these take as windows are drawn from all of them."""
+        return sum(split.size for split in self.splits) / pool.GIGABYTE
+
+    @property
+    def fits(self) -> bool:
+        return self.gigabytes <= self.configs["train"].pool_gb
+
+    def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
+        """What config.json holds; everything that the numbers of a run depend on."""
+        return {**self._asked(seed), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}
+
+    def is_of(self, run: Run, seed: int) -> bool:
+        """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
+        saved = run.config
+        return all(saved[key] == value for key, value in self._asked(seed).items() if key not in NOT_COMPARED)
+
+    def _asked(self, seed: int) -> dict[str, Any]:
         fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
         settings = config.as_dict(self.configs)
-        if pool_gb is None:
+        if self.fits:
             del settings["train"]["pool_gb"]  # what fits is the same in a pool of any size
         return {
             "method": self.method,
@@ -58,12 +84,9 @@ class Job:
             "seed": seed,
             "label_frac": fraction,
             "label_seed": label_seed,
-            "labeled": labeled,
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
-            "sizes": asdict(sizes),
             "settings": settings,
             "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
-            "code": code_commit(),
         }
 
 
@@ -72,11 +95,16 @@ def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
 
     A seed whose numbers are no longer finite is stopped (`Run.stopped`), and stays so; the others go on.
     """
-    runs = {seed: Run(runs_root / f"{name or _default_name(job)}-s{seed}") for seed in job.seeds}
+    runs = folders(job, runs_root, name)
     left = [seed for seed in job.seeds if runs[seed].stopped is None]
     if left:
         _train(replace(job, seeds=left), [runs[seed] for seed in left])
     return list(runs.values())
+
+
+def folders(job: Job, runs_root: Path, name: str | None = None) -> dict[int, Run]:
+    """The run of each seed, begun or not."""
+    return {seed: Run(runs_root / f"{name or default_name(job)}-s{seed}") for seed in job.seeds}
 
 
 def why_stopped(run: Run) -> str:
@@ -93,13 +121,13 @@ def why_stopped(run: Run) -> str:
 
 
 def _train(job: Job, runs: list[Run]) -> None:
-    job = _as_begun(job, runs)
+    job = as_begun(job, runs)
     data = load_data(job)
     method = _build(job, data)
     phases = method.phases(data)
     evaluator = _evaluator(job)
     for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
-        run.begin(job.run_config(seed, data.sizes, labeled, data.pool_gb))
+        run.begin(job.run_config(seed, data.sizes, labeled))
     start, spent = shared_position(runs), 0.0
     if start:
         spent = policy.restore(method, runs, start)["seconds"]
@@ -107,7 +135,7 @@ def _train(job: Job, runs: list[Run]) -> None:
     fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent), phases, start or Position(0, 0))
 
 
-def _as_begun(job: Job, runs: list[Run]) -> Job:
+def as_begun(job: Job, runs: Iterable[Run]) -> Job:
     """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
     for run in runs:
         if run.exists:
@@ -120,21 +148,17 @@ def load_data(job: Job) -> Windowed:
 
     UserError where it does not fit and has to.
     """
-    kind, settings = methods.kind_of(job.method), job.configs["train"]
-    window = settings.window if kind.windows else 1
-    anew = job.labels.oracle or job.labels.redrawn
-    names = ("labeled", "unlabeled") if kind.unlabeled or anew else ("labeled",)
-    splits = [pool.Split(job.dataset, job.slice_name, name, window) for name in names]
-    gigabytes = sum(split.size for split in splits) / pool.GIGABYTE
+    kind, pool_gb = methods.kind_of(job.method), job.configs["train"].pool_gb
     check_labeled(job.dataset, job.slice_name, job.method)
-    if gigabytes <= settings.pool_gb:
+    if job.fits:
+        window = job.splits[0].window
         return load(job.dataset, job.slice_name, job.labels, job.seeds, kind.unlabeled, window)
-    if kind.at_once or anew:
+    if kind.at_once or job.labels.oracle or job.labels.redrawn:
         raise UserError(
             f"method {job.method}{job.labels.describe()} reads every episode before it trains: slice {job.slice_name} "
-            f"takes {gigabytes:.2g} GB in memory, and the pool is of {settings.pool_gb:g}; raise --pool-gb above that"
+            f"takes {job.gigabytes:.2g} GB in memory, and the pool is of {pool_gb:g}; raise --pool-gb above that"
         )
-    return pool.moving([split for split in splits if split.paths], len(job.seeds), settings.pool_gb)
+    return pool.moving([split for split in job.splits if split.paths], len(job.seeds), pool_gb)
 
 
 def _evaluator(job: Job) -> Evaluator | None:
@@ -178,8 +202,7 @@ def fit(session: _Session, phases: list[Phase], start: Position) -> None:
     for number, phase in enumerate(phases[start.phase :], start.phase):
         done = start.update if number == start.phase else 0
         _Loop(session, phase, number).run(done)
-        if done < phase.updates and number == len(phases) - 1:
-            _log_cost(session, phase)
+    _log_cost(session, phases[-1])
 
 
 class _Loop:
@@ -261,13 +284,13 @@ class _Loop:
 
 
 def _log_cost(session: _Session, phase: Phase) -> None:
-    """The last row of a run: wall time and peak memory (of this process, which trained so many seeds) in MB."""
+    """The last row of a run, once: wall time and peak memory (of this process, which trained so many seeds) in MB."""
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     cost = {"seconds": session.seconds, "seeds": len(session.runs)}
     cost["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
     if torch.cuda.is_available():
         cost["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
-    for _, run in session.going:
+    for run in (run for _, run in session.going if not run.finished):
         run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 
 
@@ -275,7 +298,8 @@ def _build(job: Job, data: Windowed) -> Method:
     return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
-def _default_name(job: Job) -> str:
+def default_name(job: Job) -> str:
+    """`walker-walk-medium-replay-td3bc-oracle`"""
     oracle = "-oracle" if job.labels.oracle else ""
     return f"{job.dataset.manifest.env.replace(':', '-')}-{job.slice_name}-{job.method}{oracle}"
 

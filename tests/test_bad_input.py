@@ -58,6 +58,7 @@ from lawm_data.manifest import NAME
 Row = tuple[str, Given, str, list[str]]
 CUSTOM = "--env custom:count"
 RUN = "lawm/runs/custom-made-medium-replay-bc-s0"
+GRID = "lawm-train grid cpu --hub-dataset lawm/dataset/custom-made"
 
 
 AIME, D4RL = f"lawm-data import aime 3.hdf5 {CUSTOM}", f"lawm-data import d4rl bad.hdf5 {CUSTOM}"
@@ -166,6 +167,12 @@ DATA: list[Row] = [
         "lawm-data collect --env walker-walk --set collect.repeat=50",
         ["collect.dreamer.window is 50", "walker-walk has 20 steps", "repeat 50"],
     ),
+    (
+        "collect-device",
+        nothing,
+        "lawm-data collect --env walker-walk --set collect.device=abacus",
+        ["collect.device is abacus", "cpu"],
+    ),
     ("collect-episodes", nothing, "lawm-data collect --env walker-walk --episodes 0", ["--episodes", "0"]),
     ("root-is-a-file", aime(), "lawm-data split --root 3.hdf5", ["3.hdf5", "cannot be written"]),
     ("split-nothing", nothing, "lawm-data split", ["lawm/raw", "lawm-data collect"]),
@@ -229,7 +236,12 @@ LEARN: list[Row] = [
     ("draw-fraction", dataset, f"{TRAIN} {BC} --label-frac 0", ["--label-frac 0.0", "above 0"]),
     ("draw-seed", dataset, f"{TRAIN} {BC} --label-seed mine", ["mine", "--label-seed"]),
     ("other-task", of_another_task, f"{TRAIN} {BC}", ["size 5", "pendulum-swingup has 3", "--env"]),
-    ("other-observation", trained_on_another_task, f"lawm-train evaluate {RUN}", [RUN, "size 5", "size 3"]),
+    (
+        "other-observation",
+        trained_on_another_task,
+        f"lawm-train evaluate {RUN}",
+        [RUN, "size 5", "pendulum-swingup has 3"],
+    ),
     (
         "long-window",
         dataset,
@@ -257,6 +269,17 @@ LEARN: list[Row] = [
     ("no-model", trained, f"lawm-train diagnose {RUN} --hub-dataset lawm/dataset/custom-made", [RUN, "bc"]),
     ("diagnose-other", trained, f"lawm-train diagnose {RUN} --hub-dataset other", [RUN, "another dataset"]),
     ("no-evaluation", trained, f"lawm-train report {RUN}", [RUN, "nothing was evaluated yet"]),
+    (
+        "no-evidence",
+        text_file("e.csv", "a,b\n1,2\n"),
+        "lawm-train report e.csv",
+        ["e.csv", "not readable as evidence", "--evidence"],
+    ),
+    ("no-marker", text_file("page.md", "no table"), "lawm-train report --tables page.md", ["page.md", "<!-- table: "]),
+    ("nothing-to-report", nothing, "lawm-train report", ["RUNS"]),
+    ("grid-data", nothing, "lawm-train grid cpu", ["no dataset", "--hub-dataset", "grid.datasets"]),
+    ("grid-method", dataset, f"{GRID} --set grid.methods=[lwam]", ["unknown method 'lwam'", "lawm, clap"]),
+    ("grid-setting", dataset, f"{GRID} --set grid.method=lawm", ["grid.method", "methods"]),
 ]
 
 

@@ -135,9 +135,9 @@ def test_recipe_by_name_and_by_path(tmp_path: Path) -> None:
 
 def real_sections() -> dict[str, type]:
     from lawm_data import collect, slicing
-    from lawm_train import policy
+    from lawm_train import grid, policy
 
-    return {"collect": collect.Config, "split": slicing.Config, **policy.SECTIONS}
+    return {"collect": collect.Config, "split": slicing.Config, **policy.SECTIONS, "grid": grid.Config}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))

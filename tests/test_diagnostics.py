@@ -1,20 +1,56 @@
-"""The ladder: it fails a decoder that ignores u, passes a model that has learned; its figures mean what they say."""
+"""The ladder: each rung passes a model that has learned and fails one that was broken in the way it looks for."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import models
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from made_dataset import made_episodes, make_dataset
+from test_train import job
 
+import lawm_train.cli
+from lawm_data import envs, files, rollout
+from lawm_data.envs import Step
 from lawm_data.nets.blocks import Noise
-from lawm_train import diagnostics, idm
+from lawm_train import acting, clap, diagnostics, idm, rungs, stream, train
+from lawm_train.data import Labels
+from lawm_train.evaluate import FIRST_SEED
 
 LENGTH = 12
+MIX = np.random.default_rng(7).normal(size=(2, 5)).astype(np.float32)  # of helpers.random_episode
+
+
+class LinearEnv:
+    """The system of `helpers.random_episode` as an environment."""
+
+    def reset(self, seed):
+        self.left = 60
+        self.observation = np.random.default_rng(seed).normal(size=5).astype(np.float32)
+        return self.observation
+
+    def step(self, action):
+        self.left -= 1
+        self.observation = (0.9 * self.observation + action @ MIX).astype(np.float32)
+        reward = float(np.clip(0.5 + 0.3 * np.tanh(self.observation[0]), 0, 2))
+        return Step(self.observation, reward, self.left == 0, False)
+
+
+def episodes_of(policy, count=3):
+    """Episodes of one model's policy, from the seeds of the evaluator."""
+
+    def act(observation, first):
+        return policy(torch.from_numpy(observation)[None], torch.from_numpy(first)[None])[0].numpy()
+
+    with torch.no_grad():
+        seeds = range(FIRST_SEED, FIRST_SEED + count)
+        calls = {"env": "custom:made", "source": "evaluate", "seed": 0}
+        return list(rollout.episodes([LinearEnv() for _ in range(count)], act, seeds, **calls))
 
 
 @pytest.fixture(scope="module")
-def trained():
+def learned():
     """A small model after a few hundred updates on a linear system that is pushed by its actions."""
     made = models.windows(counts=(8, 8), window=LENGTH, recorded=models.episodes(30, 60))
     world = models.world(
@@ -22,61 +58,214 @@ def trained():
     )
     for i in range(400):
         world.update(made.batch(i), Noise([0], "model", i))
+    agent = clap.Agent(clap.Config(units=8), world, [0])
     held_out = models.windows(counts=(32, 0), window=LENGTH, recorded=models.episodes(40, 60)[-6:])
-    return world, held_out.batch(0)
+    return world, agent, held_out.batch(0)
 
 
-def test_a_model_that_learned_passes_the_first_rung(trained):
-    world, batch = trained
+@pytest.fixture
+def trained(learned, monkeypatch):
+    """The model, the agent in its imagination, held-out windows; what a test breaks is mended after it."""
+    monkeypatch.setattr(rungs, "CONTEXT", 4)
+    monkeypatch.setattr(rungs, "HORIZONS", (1, 3, 6))
+    modules = learned[:2]
+    kept = [{name: value.clone() for name, value in module.state_dict().items()} for module in modules]
     with torch.no_grad():
-        rung = diagnostics.labeled_path(world, batch)
+        yield learned
+    for module, state in zip(modules, kept, strict=True):
+        module.load_state_dict(state)
+
+
+def last(mlp):
+    """The last layer."""
+    return mlp.layers[-1]
+
+
+def test_1_a_model_that_learned_passes(trained):
+    world, _, batch = trained
+    rung = rungs.labeled_path(world, batch)
     assert rung.passed, rung
 
 
-def test_a_decoder_that_ignores_u_fails_the_first_rung(trained):
-    world, batch = trained
-    weight = world.action_decoder.layers[0].weight
-    kept = weight.detach().clone()
-    with torch.no_grad():
-        weight[:, -world.config.latent_action :] = 0
-        rung = diagnostics.labeled_path(world, batch)
-        weight.copy_(kept)
+def test_1_a_decoder_that_ignores_u_fails(trained):
+    world, _, batch = trained
+    world.action_decoder.layers[0].weight[:, -world.config.latent_action :] = 0
+    rung = rungs.labeled_path(world, batch)
     assert not rung.passed and rung.figures["spread of the decoded action"] < 1e-6
+    assert "unused" in rung.verdict and "does not carry" in rung.verdict
 
 
-def dataset_of(labeled, hidden):
-    """What rung 2 asks of a dataset."""
-
-    def episodes(slice_name, split, *, with_actions=False):
-        return iter(labeled if split == "labeled" else hidden if with_actions else [e.stripped() for e in hidden])
-
-    return SimpleNamespace(episodes=episodes, manifest=SimpleNamespace(action_size=2))
-
-
-def test_inferred_actions_are_judged_against_the_withheld_ones(trained):
-    world, _ = trained
+def inferred(world):
     made = models.episodes(12, 60)
     config = idm.Config(updates=300, units=32, batch=64, dropout=0.0, lr=3e-3)
-    with torch.no_grad():
-        rung = diagnostics.inferred_actions(world, dataset_of(made[:3], made[3:]), "medium-replay", config)
-    assert 0.5 < rung.figures["R2 inferred"] <= 1 and 0.5 < rung.figures["R2 supervised IDM"] <= 1
+    return rungs.inferred_actions(world, made[:3], made[3:], config)
 
 
-def test_open_loop_errors_grow_with_the_horizon_and_need_the_actions(trained, monkeypatch):
-    world, _ = trained
-    monkeypatch.setattr(diagnostics, "CONTEXT", 4)
-    monkeypatch.setattr(diagnostics, "HORIZONS", (1, 3, 6))
-    batch = models.windows(counts=(32, 0), window=LENGTH, recorded=models.episodes(50, 60)[-6:]).batch(1)
-    with torch.no_grad():
-        figures = diagnostics.open_loop(world, batch).figures
-        shuffled = diagnostics._open_loop_errors(
-            world, world.observe(batch, diagnostics.SilentNoise())._replace(action=batch.action.flip(2))
-        )
-    assert figures["true h=1"] < figures["true h=6"] < 1
-    assert shuffled[6] > 1.5 * figures["true h=6"]
+def test_2_inferred_actions_as_good_as_a_supervised_idm_pass(trained):
+    rung = inferred(trained[0])
+    assert rung.passed and 0.5 < rung.figures["R2 inferred"] <= 1 and 0.5 < rung.figures["R2 supervised IDM"] <= 1
+
+
+def test_2_an_inference_that_sees_nothing_fails(trained):
+    last(trained[0].inverse_dynamics).weight.zero_()
+    rung = inferred(trained[0])
+    assert not rung.passed and rung.figures["R2 inferred"] < 0.5 and "worse than an IDM" in rung.verdict
+
+
+def test_3_a_model_that_learned_passes_and_needs_its_actions(trained):
+    world, _, batch = trained
+    rung = rungs.open_loop(world, batch)
+    assert rung.passed, rung
+    assert rung.figures["true h=1"] < rung.figures["true h=6"] < 1
+    seen = world.observe(batch, rungs.SilentNoise())
+    shuffled = rungs._open_loop_errors(world, seen._replace(action=batch.action.flip(2)))
+    assert shuffled[6] > 1.5 * rung.figures["true h=6"]
+
+
+def test_3_a_private_code_fails(trained):
+    """Inferred actions are decoded with the wrong sign, and the dynamics read them so: right together, wrong alone."""
+    world, _, batch = trained
+    world.rssm.input.layers[0].weight[:, -2:] *= -1
+    last(world.action_decoder).weight.neg_()
+    last(world.action_decoder).bias.neg_()
+    rung = rungs.open_loop(world, batch)
+    assert not rung.passed and "private code" in rung.verdict and "dynamics" not in rung.verdict
+
+
+def test_3_dynamics_that_predict_nothing_fail(trained):
+    world, _, batch = trained
+    last(world.decoder).weight.zero_()
+    last(world.decoder).bias.fill_(2)
+    rung = rungs.open_loop(world, batch)
+    assert not rung.passed and "dynamics" in rung.verdict and "private" not in rung.verdict
+
+
+def test_4_posteriors_that_fill_the_prior_pass(trained):
+    world, _, batch = trained
+    rung = rungs.latent_moments(world, batch, infers=True)
+    assert rung.passed and len(rung.figures) == 6, rung
+    assert len(rungs.latent_moments(world, batch, infers=False).figures) == 2
+
+
+@pytest.mark.parametrize(("broken", "says"), [("action_posterior", "never saw"), ("inverse_dynamics", "apart")])
+def test_4_codes_beside_the_prior_fail(trained, broken, says):
+    world, _, batch = trained
+    last(getattr(world, broken)).bias[..., : world.config.latent_action] += 2
+    rung = rungs.latent_moments(world, batch, infers=True)
+    assert not rung.passed and says in rung.verdict
+    shifted = {"action_posterior": "q(u|s,a)", "inverse_dynamics": "q(u|s,o')"}[broken]
+    assert rung.figures[f"{shifted} to prior offset"] > 1.5
+
+
+def test_4_moments_are_those_of_samples(trained):
+    world, _, batch = trained
+    seen = world.observe(batch, rungs.SilentNoise())
+    drawn = seen.latent.mean + seen.latent.std * torch.randn(400, *seen.latent.mean.shape)
+    mean, std = rungs._moments(seen.latent, world.latent_prior(seen.states.feat[:-1]))
+    torch.testing.assert_close(mean, drawn.flatten(0, 3).mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(std, drawn.flatten(0, 3).std(0), atol=0.02, rtol=0)
+
+
+def prior_rung(world):
+    data = np.mean([episode.episode_return for episode in models.episodes(20, 60)])
+    return acting.prior_policy([episode.episode_return for episode in episodes_of(world.policy())], float(data))
+
+
+def test_5_a_prior_that_acts_like_the_data_passes(trained):
+    rung = prior_rung(trained[0])
+    assert rung.passed, rung
+
+
+def test_5_a_broken_decoder_fails(trained):
+    last(trained[0].action_decoder).bias += torch.tensor(-3 * np.sign(MIX[:, 0]))  # always pushed to low rewards
+    rung = prior_rung(trained[0])
+    assert not rung.passed and "decoder" in rung.verdict
+
+
+def exploitation(agent):
+    return acting.exploitation(agent, episodes_of(agent.policy()), acting.replay_in(LinearEnv()))
+
+
+def test_6_what_a_faithful_model_imagines_is_earned(trained):
+    agent = trained[1]
+    rung = exploitation(agent)
+    assert rung.passed and 0.8 < rung.figures["imagined / replayed"] < 1.25, rung
+    assert rung.figures["Monte-Carlo return"] > 10 * rung.figures["replayed reward"] / acting.HORIZON
+
+
+def test_6_a_model_that_promises_rewards_fails(trained):
+    world, agent, _ = trained
+    last(world.reward_head).bias += 1
+    rung = exploitation(agent)
+    assert not rung.passed and "exploits the model" in rung.verdict and "critics" not in rung.verdict
+
+
+def test_6_critics_that_promise_returns_fail(trained):
+    agent = trained[1]
+    last(agent.targets).bias += 500
+    rung = exploitation(agent)
+    assert not rung.passed and rung.verdict.startswith("the critics promise more")
+
+
+def test_states_are_those_that_the_agent_acted_on(trained):
+    agent = trained[1]
+    policy, states = agent.policy(), []
+
+    def watched(observation, first):
+        action = policy(observation, first)
+        states.append(policy.state.feat[0, 0])
+        return action
+
+    (episode,) = episodes_of(watched, count=1)
+    along = acting.filtered(agent, episode).feat[:, 0, 0]
+    torch.testing.assert_close(along[:-1], torch.stack(states), atol=1e-5, rtol=1e-5)
+
+
+def test_a_replay_of_the_recorded_actions_earns_the_recorded_rewards():
+    env = envs.make("pendulum-swingup", 50)
+    rng = np.random.default_rng(0)
+    act = lambda observation, first: rng.uniform(-1, 1, (len(observation), 1))  # noqa: E731
+    calls = {"env": "pendulum-swingup", "source": "evaluate", "seed": 0}
+    (episode,) = rollout.episodes([env], act, [FIRST_SEED + 4], first_order=4, **calls)
+    replay = acting.replay_in(env)
+    for t in (0, 7, 18):
+        assert replay(episode, t, episode.action[t : t + 5]) == pytest.approx(episode.reward[t : t + 5].sum(), rel=1e-5)
 
 
 def test_r_squared_is_one_for_the_truth_and_zero_for_its_mean():
     truth = np.random.default_rng(0).normal(size=(50, 3))
-    assert diagnostics.r_squared(truth, truth) == 1
-    assert abs(diagnostics.r_squared(np.broadcast_to(truth.mean(0), truth.shape), truth)) < 1e-12
+    assert rungs.r_squared(truth, truth) == 1
+    assert abs(rungs.r_squared(np.broadcast_to(truth.mean(0), truth.shape), truth)) < 1e-12
+
+
+@pytest.fixture
+def dataset():
+    make_dataset(Path("data"), made_episodes(20))
+    return stream.open_dataset("data")
+
+
+def test_a_run_is_judged_by_its_own_draw_of_labels(dataset):
+    (run,) = train.train(asked := job(dataset, "lawm", labels=Labels(fraction=0.4, seed=3)), Path("runs"))
+    own, hidden = diagnostics.draw_of(run, dataset)
+    ids = {episode.episode_id for episode in own}
+    data = train.load_data(asked)
+    assert ids == {episode.episode_id for episode in data.labeled[0]}
+    assert {e.episode_id for e in hidden} == {e.episode_id for e in data.unlabeled[0]}
+    assert all(episode.action is not None for episode in hidden)
+
+
+@pytest.mark.parametrize(("method", "skipped"), [("lawm", 2), ("clap", 4)])
+def test_diagnose_prints_all_six_with_their_verdicts(dataset, method, skipped):
+    """A model of few updates: it fails; a dataset without a simulator leaves two rungs out, C-LAP two more."""
+    train.train(job(dataset, method), Path("runs"))
+    run = f"runs/custom-made-medium-replay-{method}-s0"
+    arguments = ["diagnose", run, "--hub-dataset", "data", "--out", "ladder.png"]
+    answer = CliRunner().invoke(lawm_train.cli.main, arguments)
+    assert answer.exit_code == 0, answer.output
+    lines = answer.stdout.splitlines()
+    assert lines[0] == run and [line.split()[1] for line in lines[1:]] == list("123456")
+    assert (
+        sum(line.startswith("    -   ") for line in lines[1:]) == skipped and "FAILED  1 labeled path" in answer.stdout
+    )
+    assert Path("ladder.png").read_bytes()[:4] == b"\x89PNG"
+    assert [rung["passed"] for rung in files.read_json(Path(run) / "diagnostics.json")].count(None) == skipped

@@ -275,10 +275,10 @@ def test_time_outs_of_the_caller_are_kept() -> None:
     seen = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
-        seen.append(request.extensions["timeout"]["read"])
+        seen.append((request.extensions["timeout"]["connect"], request.extensions["timeout"]["read"]))
         return httpx2.Response(200)
 
     with transport.Client(transport=httpx2.MockTransport(answer)) as http:
         http.get("http://hub", timeout=3)
         http.get("http://hub", timeout=None)
-    assert seen == [3, transport.ANSWER * 10]
+    assert seen == [(3, 3), (10, transport.ANSWER * 10)]

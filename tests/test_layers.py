@@ -31,16 +31,16 @@ cli
 """
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data
 TRAIN_LAYERS = """
-stream evaluate
-data lawm
+stream evaluate paper paired evidence
+data lawm tables
 pool
 clap td3bc bc idm
-methods
-pretrained
+methods rungs
+acting pretrained
 policy
-diagnostics train
-grid report
-share
+diagnostics train scoring
+report
+grid share
 cli
 """
 

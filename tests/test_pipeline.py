@@ -230,8 +230,9 @@ def test_a_run_is_evaluated_reported_and_diagnosed(journey: Client, monkeypatch:
     assert "over 2 episodes" in _answer(lawm_train.cli.main, "evaluate", run, "--episodes", "2")
     assert "over 2 episodes" in _answer(lawm_train.cli.main, "evaluate", run, "--episodes", "2", "--policy", "prior")
     table = _answer(lawm_train.cli.main, "report", run, "--out", "report")
-    assert f"| {TASK} | medium-replay | lawm | 1 |" in table and "lawm prior-policy" in table
-    assert {path.name for path in Path("report").iterdir()} == {"scores.csv", "curves.png"}
+    assert f"| {TASK} | medium-replay | LAWM | 1 | 1 |" in table and "LAWM prior-policy" in table
+    names = {"report.md", "table1.csv", "scores.csv", "curves.png"}
+    assert {path.name for path in Path("report").iterdir()} == names
     rungs = _answer(lawm_train.cli.main, "diagnose", run, "--hub-dataset", dataset)
     assert [name for name in ("labeled path", "inferred actions", "open loop") if name in rungs] and "FAILED" in rungs
 
@@ -244,7 +245,9 @@ def test_a_folder_and_the_hub_train_the_very_same_numbers(journey: Client, monke
     assert ours.keys() == theirs.keys() and all(torch.equal(x, theirs[name]) for name, x in ours.items())
     configs = here.config, there.config
     revisions = [config["dataset"].pop("revision") for config in configs]
+    names = [config["about"].pop("dataset") for config in configs]
     assert configs[0] == configs[1]
+    assert names == [None, f"tester/lawm-{TASK}"]
     assert revisions == [None, journey.hub.dataset(f"tester/lawm-{TASK}").branches["main"]]
 
 

@@ -23,8 +23,8 @@ from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import policy, pretrained, share, stream, train
+from lawm_train.evidence import Evaluation
 from lawm_train.policy import Policy
-from lawm_train.report import Point
 
 REPO = "tester/lawm-custom-made-policy"
 OBSERVATIONS = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)  # [T, B, O]
@@ -42,7 +42,7 @@ print(np.stack([policy(row) for row in np.load(sys.argv[2])]).tobytes().hex())
 """
 
 
-@pytest.fixture(scope="module", params=["lawm", "bc"])
+@pytest.fixture(scope="module", params=["lawm", pytest.param("bc", marks=pytest.mark.slow)])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("workspace")
     make_dataset(root / "dataset", made_episodes(15))
@@ -106,7 +106,7 @@ def test_card_is_what_the_hub_expects(run: Run, tmp_path: Path) -> None:
         **policy.export(run, tmp_path).description,
         "about": {"dataset": "org/data", "layout": [["state", 5]]},
     }
-    points = [Point("walker-walk", "medium-replay", "lawm", 0, 3, update, (100.0, 300.0)) for update in (10, 20)]
+    points = [Evaluation("agent", update, (100.0, 300.0)) for update in (10, 20)]
     card = ModelCard(share.render(description, points, "org/policy"))
     data = card.data.to_dict()
     assert data["datasets"] == ["org/data"] and data["pipeline_tag"] == "reinforcement-learning"

@@ -1,22 +1,37 @@
-"""Runs become a table, a CSV that gives the same table back, and a picture."""
+"""Runs become tables; the evidence that they leave gives the very same tables back."""
 
 import json
+import math
+from pathlib import Path
+from statistics import fmean
 
 import pytest
+from click.testing import CliRunner
 
+import lawm_train.cli
+from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import report
+from lawm_train import evidence, paired, paper, report, tables
+
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
-def make_run(path, method, seed, means, prior=None):
+def make_run(path, method, seed, means, prior=None, finished=True, episodes=2, **changes):
+    """A run folder of evaluations with these means, `finished` after 60 seconds."""
     run = Run(path)
-    run.begin({"method": method, "env": "walker-walk", "slice": "expert", "seed": seed, "labeled": 5})
+    settings = {"model": {"prior": None}, "train": {"batch": 16}}
+    asked = {"method": method, "oracle": False, "env": "walker-walk", "repeat": 2, "slice": "expert", "seed": seed}
+    data = {"label_frac": 0.05, "label_seed": seed, "labeled": 5, "dataset": {"digest": "d" * 64, "revision": None}}
+    run.begin({**asked, **data, "settings": settings, "code": "c" * 40 + "+", **changes})
     if prior is not None:
         run.log({"kind": "evaluate", "phase": "model", "update": 9, "returns": [prior]})
     for update, mean in enumerate(means, 1):
         run.log({"kind": "train", "phase": "agent", "update": update, "loss": 1.0})
-        run.log({"kind": "evaluate", "phase": "agent", "update": update, "returns": [mean - 1, mean + 1]})
+        run.log({"kind": "evaluate", "phase": "agent", "update": update, "returns": [mean - 1, mean + 1] * episodes})
+    if finished:
+        cost = {"seconds": 60.0, "seeds": 2, "memory_mb": 700}
+        run.log({"kind": "finished", "phase": "agent", "update": len(means), **cost})
     return path
 
 
@@ -25,37 +40,215 @@ def runs(tmp_path):
     return [
         make_run(tmp_path / "a", "lawm", 0, [100, 300, 200], prior=50),
         make_run(tmp_path / "b", "lawm", 1, [200, 400, 400], prior=70),
-        make_run(tmp_path / "c", "bc", 0, [90]),
+        make_run(tmp_path / "c", "clap", 0, [90, 170]),
+        make_run(tmp_path / "d", "clap", 1, [290]),
+        make_run(tmp_path / "e", "td3bc", 0, [120], oracle=True, labeled=100, label_seed=0),
+        make_run(tmp_path / "f", "bc", 0, [90], finished=False),
     ]
 
 
-def test_the_table_takes_last_checkpoints_and_marks_what_was_lost_since_the_best(runs):
-    lines = report.table(report.points(runs)).splitlines()
-    assert "| lawm | 5 | 2 | 300.0 ± 141.4 | 30.0 | 0.86 | 200, 400 |" in "".join(lines)
-    assert "| lawm prior-policy | 5 | 2 | 60.0 ± 14.1 | 6.0 | 1.00 | 50, 70 |" in "".join(lines)
-    assert "| bc | 5 | 1 | 90.0 | 9.0 | 1.00 | 90 |" in "".join(lines)
+def records(paths):
+    return evidence.gather(paths)[0]
 
 
-def test_the_csv_gives_the_same_table_back(runs, tmp_path):
-    text = report.write(runs, tmp_path / "out")
-    again = report.from_csv(tmp_path / "out" / "scores.csv")
-    assert report.table(again) == text
-    assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+def row(text, *words):
+    """The one line of a table that holds these words."""
+    (line,) = [line for line in text.splitlines() if all(word in line for word in words)]
+    return line
 
 
-def test_what_a_resume_did_again_counts_once(runs, tmp_path):
-    Run(runs[2]).log({"kind": "evaluate", "phase": "agent", "update": 1, "returns": [10.0]})
-    (point,) = report.points(runs[2:])
-    assert point.mean == 10
+def test_the_paper_s_averages_follow_from_its_cells():
+    for method, average in paper.AVERAGE.items():
+        assert abs(fmean(row[method].mean for row in paper.TABLE_1.values()) - average) < 0.051
+
+
+def test_table_1_takes_last_checkpoints_beside_the_paper_and_says_what_was_not_run(runs):
+    text = tables.table_1(tables.cells(records(runs)))
+    line = row(text, "walker-walk", "expert")
+    assert (
+        "| 5% (5) | 12.0 (92.8 ± 9.7) | not run (93.1 ± 0.5) | not run (89.6 ± 3.5) | 23.0 ± 8.5 (88.0 ± 4.2) |" in line
+    )
+    assert "| 30.0 ± 14.1 (94.3 ± 0.6) | unfinished | 6.0 ± 1.4 |" in line
+    assert row(text, "hopper-stand", "plan2explore").count("not run") == 8
+    assert "not run (62.4)" in row(text, "average") and len(text.splitlines()) == 2 + len(paper.TABLE_1) + 1
+
+
+def test_the_average_appears_once_every_row_was_run(tmp_path):
+    made = [
+        make_run(tmp_path / f"{env}-{slice_}", "lawm", 0, [10.0 * k], env=env, slice=slice_)
+        for k, (env, slice_) in enumerate(paper.TABLE_1)
+    ]
+    assert "| 5.5 (62.4) |" in row(tables.table_1(tables.cells(records(made))), "average")
+    assert "not run (62.4)" in row(tables.table_1(tables.cells(records(made[1:]))), "average")
+
+
+def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
+    found = records(runs)
+    cell = row(tables.cell_table(tables.cells(found)), "| LAWM |")
+    assert "| 2 | 300.0 ± 141.4 | 350.0 ± 70.7 | 1 of 2 | -64.3 | 1.0 (2 side by side) | 700 |" in cell
+    text = tables.run_table(found)
+    assert "| finished | 200.0 | 300.0 (2) | 0.67 **below 0.85** |" in row(text, "| a | LAWM |")
+    assert "| finished | 400.0 | 400.0 (2) | 1.00 |" in row(text, "| b | LAWM |")
+    assert "| unfinished | 90.0 |" in row(text, "| f | BC |")
+
+
+def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
+    text = tables.paired_table(tables.cells(records(runs)))
+    assert "| 2 | 30, 110 | 70.0 | -438.2 .. 578.2 | no |" in row(text, "LAWM - C-LAP")
+    assert "| 1 | 80 | 80.0 | one pair has none | no |" in row(text, "LAWM - TD3+BC oracle")
+    assert "BC |" not in text.replace("TD3+BC", ""), "an unfinished run is no pair"
+    other_draw = make_run(tmp_path / "g", "clap", 0, [0], label_seed=7)
+    ours = records(runs[:1])
+    assert not tables.pairs(ours[:1], records([other_draw]))
+
+
+@pytest.mark.parametrize(
+    ("freedom", "t"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)]
+)
+def test_t_quantiles_are_those_of_the_printed_tables(freedom, t):
+    assert abs(paired.t_quantile(0.95, freedom) - t) < 1e-4
+    assert paired.t_quantile(0.99, freedom) > paired.t_quantile(0.95, freedom) > paired.t_quantile(0.9, freedom)
+
+
+def test_an_interval_of_two_differences_by_hand():
+    mean, half = paired.interval([10.0, 20.0])
+    assert mean == 15 and half == pytest.approx(12.7062 * math.sqrt(50) / math.sqrt(2), rel=1e-5)
+    assert not paired.Interval(mean, half).excludes_zero and paired.Interval(15, 14.9).excludes_zero
+
+
+def test_the_evidence_of_a_run_gives_the_same_tables_back(runs, tmp_path):
+    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    kept = sorted((tmp_path / "kept").glob("*.csv"))
+    assert [path.stem for path in kept] == list("abcdef")
+    assert report.write(kept, tmp_path / "again") == report.write(runs, tmp_path / "out")
+    names = {"report.md", "table1.csv", "scores.csv", "curves.png"}
+    assert {path.name for path in (tmp_path / "again").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert sorted(records([tmp_path / "out" / "scores.csv"]), key=str) == sorted(records(kept), key=str)
+
+
+def test_evidence_says_what_a_number_depends_on_and_stays_small(tmp_path):
+    path = make_run(tmp_path / "run", "lawm", 3, [123.456] * 20, episodes=50)
+    report.write([path], tmp_path / "out", keep=tmp_path / "kept")
+    file = tmp_path / "kept" / "run.csv"
+    assert file.stat().st_size < evidence.MOST_BYTES
+    (record,) = records([file])
+    assert (record.dataset, record.code, record.label_seed, record.seed) == ("d" * 12, "c" * 12 + "+", 3, 3)
+    assert record.last.returns == (122.5, 124.5) * 50 and len(record.evaluations) == 20
+    large = make_run(tmp_path / "large", "lawm", 3, [123.456] * 20, episodes=500)
+    with pytest.raises(UserError, match="bytes of evaluations"):
+        report.write([large], tmp_path / "out2", keep=tmp_path / "kept2")
+    assert not (tmp_path / "kept2").exists() and not (tmp_path / "out2").exists()
+
+
+def test_the_settings_digest_changes_with_the_settings_alone(tmp_path):
+    def digest(name, seed=0, **changes):
+        return records([make_run(tmp_path / name, "lawm", seed, [1], **changes)])[0].settings
+
+    plain = digest("a")
+    assert plain == digest("b", seed=5, label_seed=9, labeled=7, code=None, dataset={"digest": "e" * 64})
+    assert plain != digest("c", settings={"model": {"prior": None}, "train": {"batch": 8}})
+
+
+def test_runs_of_one_cell_with_different_settings_are_not_averaged(tmp_path):
+    one = make_run(tmp_path / "a", "lawm", 0, [1])
+    other = make_run(tmp_path / "b", "lawm", 1, [1], settings={"model": {"prior": None}, "train": {"batch": 8}})
+    with pytest.raises(UserError, match="a and b: LAWM with different settings"):
+        report.write([one, other], tmp_path / "out")
+
+
+def test_a_prior_that_is_not_the_method_s_own_makes_another_method(tmp_path):
+    standard = make_run(tmp_path / "a", "clap", 0, [1], settings={"model": {"prior": "standard"}})
+    own, cloned = make_run(tmp_path / "b", "clap", 0, [1]), make_run(tmp_path / "c", "bc", 0, [1])
+    assert [record.method for record in records([standard, own, cloned])] == ["clap standard-prior", "clap", "bc"]
+
+
+def test_fractions_and_datasets_are_places_of_their_own(runs, tmp_path):
+    few = make_run(tmp_path / "few", "lawm", 0, [500], label_frac=0.01, labeled=1)
+    other = make_run(tmp_path / "other", "lawm", 0, [600], dataset={"digest": "abcdef" + "0" * 58, "revision": None})
+    text = tables.table_1(tables.cells(records([*runs, few, other])))
+    assert "(94.3" not in row(text, "walker-walk", "1% (1)") and "| 50.0 |" in row(text, "1% (1)")
+    assert "60.0 (94.3 ± 0.6)" in row(text, "expert (abcdef)") and "30.0 ± 14.1" in row(text, "expert (dddddd)", "5%")
+
+
+def test_the_score_of_the_last_checkpoint_stands_for_its_evaluation(runs):
+    score = {"phase": 1, "update": 3, "returns": [111.11] * 100}
+    files.write_json(runs[0] / "evaluation-agent.json", score)
+    files.write_json(runs[0] / "evaluation-prior.json", score | {"returns": [22.0]})
+    agent, prior = records(runs[:1])
+    assert agent.last.returns == (111.1,) * 100 and [e.mean for e in prior.evaluations] == [22]
+    files.write_json(runs[0] / "evaluation-agent.json", score | {"phase": 0})
+    assert records(runs[:1])[0].last.mean == 200, "an earlier checkpoint's"
+
+
+def test_what_a_resume_did_again_counts_once(runs):
+    Run(runs[5]).log({"kind": "evaluate", "phase": "agent", "update": 1, "returns": [10.0]})
+    (record,) = records(runs[5:])
+    assert [evaluation.mean for evaluation in record.evaluations] == [10]
 
 
 def test_a_cut_last_line_is_skipped(runs):
-    path = runs[2] / "metrics.jsonl"
+    path = runs[5] / "metrics.jsonl"
     path.write_text(path.read_text() + json.dumps({"kind": "evaluate"})[:9])
-    assert len(report.points(runs[2:])) == 1
+    assert len(records(runs[5:])) == 1
 
 
-def test_runs_without_an_evaluation_are_one_line(tmp_path):
+def test_runs_of_collectors_are_left_out_with_one_line(runs, tmp_path, capsys):
+    Run(tmp_path / "collect-walker-walk").begin({"env": "walker-walk", "seed": 0})
+    report.write([tmp_path / "collect-walker-walk", *runs], tmp_path / "out")
+    assert capsys.readouterr().err == "left out, collectors have no score: collect-walker-walk\n"
+
+
+def test_a_stopped_run_is_no_score(tmp_path):
+    path = make_run(tmp_path / "a", "lawm", 0, [5], finished=False)
+    Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
+    found = records([path])
+    assert found[0].state == "stopped" and "unfinished (94.3" in tables.table_1(tables.cells(found))
+    assert "| 0 (+ 1 not finished) |" in tables.cell_table(tables.cells(found))
+
+
+def test_nothing_to_report_is_one_line(runs, tmp_path):
     path = make_run(tmp_path / "run", "lawm", 0, [])
     with pytest.raises(UserError, match="nothing was evaluated yet"):
         report.write([path], tmp_path / "out")
+    files.write_json(runs[1] / "config.json", {"method": "lawm", "env": "walker-walk"})
+    with pytest.raises(UserError, match="b: config.json has no 'code', so another version wrote it"):
+        report.write(runs[1:2], tmp_path / "out")
+    with pytest.raises(UserError, match="given twice"):
+        report.write([runs[0], runs[0]], tmp_path / "out")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="other.csv: not readable as evidence"):
+        report.write([tmp_path / "other.csv"], tmp_path / "out")
+
+
+def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_path):
+    files.write_json(
+        runs[0] / "diagnostics.json", [{"name": "labeled path", "figures": {}, "passed": False, "verdict": "!"}]
+    )
+    report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "own")
+    page = tmp_path / "RESULTS.md"
+    blocks = [
+        f"<!-- table: {name} of results/own -->\nold\n<!-- end -->\nkept {name}\n" for name in ("paired", "ladder")
+    ]
+    page.write_text("before\n" + "".join(blocks))
+    answer = CliRunner().invoke(lawm_train.cli.main, ["report", "--tables", str(page)])
+    text = page.read_text()
+    assert answer.exit_code == 0 and "old" not in text and text.startswith("before\n<!-- table: paired")
+    assert "kept paired" in text and "LAWM - C-LAP" in text and "| a | labeled path | **failed** |" in text
+    assert report.regenerated(text, tmp_path) == text
+    with pytest.raises(UserError, match="unknown table 'sums'; there are table1"):
+        report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
+    with pytest.raises(UserError, match=r"no evidence \(\*.csv\)"):
+        report.regenerated("<!-- table: runs of results/none -->\n<!-- end -->", tmp_path)
+
+
+def test_the_tables_of_the_results_page_are_made_of_its_evidence():
+    text = (RECIPES / "RESULTS.md").read_text()
+    assert report.regenerated(text, RECIPES) == text
+
+
+def test_the_evidence_of_the_development_set_gives_the_printed_means():
+    found = tables.cells(records(sorted((RECIPES / "results" / "dev").glob("*.csv"))))
+    text = tables.cell_table(found)
+    assert "797.3 ± 77.8" in row(text, "| LAWM |") and "602.7 ± 172.8" in row(text, "| C-LAP |")

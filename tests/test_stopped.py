@@ -116,4 +116,4 @@ def test_nothing_is_done_once_every_seed_is_stopped(dataset, tmp_path, broken):
 def test_the_last_row_tells_what_a_run_cost(dataset, tmp_path):
     (run,) = train.train(job(dataset, "td3bc"), tmp_path)
     last = list(run.metrics())[-1]
-    assert last["kind"] == "finished" and last["seconds"] > 0 and last["memory_mb"] > 50 and last["seeds"] == 1
+    assert last["kind"] == "finished" and last["seconds"] >= 0 and last["memory_mb"] > 50 and last["seeds"] == 1

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from lawm_data.errors import UserError
+
 
 class Optimizer:
     """Adam with the gradient norm of each of the N models clipped on its own.
@@ -57,6 +59,16 @@ class Optimizer:
                     "exp_avg": tensors[f"{name}.exp_avg"].to(p).clone(),
                     "exp_avg_sq": tensors[f"{name}.exp_avg_sq"].to(p).clone(),
                 }
+
+
+def usable_device(name: str, key: str) -> str:
+    """`name`; UserError, with the setting `key` that it stands under, when PyTorch cannot use it here."""
+    try:
+        torch.zeros(0, device=name)
+    except (AssertionError, RuntimeError) as error:  # PyTorch raises the former where it was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{key} is {name}, which PyTorch cannot use here ({reason}); set cpu") from None
+    return name
 
 
 @torch.no_grad()

@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 import click
-import numpy as np
 
 from lawm_data.manifest import Manifest
-from lawm_train import report
+from lawm_train import evidence, report
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "tests"))  # the loopback Hub
@@ -72,7 +71,7 @@ class Demo:
     def random_return(self) -> float:
         """Mean return of uniformly random actions."""
         root = ("--root", str(self.folder / "random"))
-        self.run("lawm-data", "collect", "--env", ENV, "--episodes", str(RANDOM_EPISODES), *root)
+        self.run("lawm-data", "collect", "--env", ENV, "--policy", "random", "--episodes", str(RANDOM_EPISODES), *root)
         stats = subprocess.run(
             [_script("lawm-data"), "stats", "--json", *root], env=self.environment, capture_output=True, check=True
         )
@@ -104,7 +103,7 @@ def main(folder: Path, seed: int) -> None:
 def summary(runs: list[Path], random_return: float, statistics: dict[str, float], out: Path) -> str:
     """Write the report; the table of what a return of the last checkpoint is worth."""
     report.write(runs, out, reference=statistics["mean"])
-    found = report.points(runs)
+    found, _ = evidence.gather(runs)
     labeled = int(statistics["labeled"])
     rows = [
         ("random actions", random_return),
@@ -113,8 +112,8 @@ def summary(runs: list[Path], random_return: float, statistics: dict[str, float]
     names = {"bc": f"behaviour cloning, {labeled} labeled episodes", "clap": f"C-LAP, {labeled} labeled episodes"}
     names["lawm"] = f"LAWM, {labeled} labeled and {int(statistics['episodes']) - labeled} unlabeled episodes"
     for method, name in names.items():
-        last = [point for point in found if point.method == method][-1]
-        rows.append((name, float(np.mean(last.returns))))
+        (run,) = [record for record in found if record.method == method]
+        rows.append((name, run.last.mean))
     width = max(len(name) for name, _ in rows)
     lines = [f"{'cheetah-run':{width}}  return (of 1000)", *(f"{name:{width}}  {value:6.1f}" for name, value in rows)]
     return "\n".join(lines)

@@ -34,11 +34,13 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
         rows += told(transfer.rows(stages.dataset_of(folder), folder / "transfer", repeats))
 
         # only now: what this process holds would count as memory of the commands that `stages` starts
+        import collecting
         import torch
         from learning import Bench
 
         from lawm_data.runs import code_commit
 
+        rows += told(collecting.rows(repeats))
         torch.set_num_threads(threads)
         rows += told(Bench(stages.dataset_of(folder), stages.SLICE, repeats).rows())
     text = markdown(header(code_commit(), load, threads), rows)

@@ -1,0 +1,113 @@
+"""The rungs of the ladder that act in the simulator.
+
+5. prior policy: does acting by the prior, without reinforcement learning, come near the data? Else decoder or filter is
+   broken.
+6. exploitation: does the agent earn in the simulator what it earns in imagination, and what its critics promise?
+
+Shapes: T steps, K imagined steps, N = 1 model, P starts, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lawm_data.envs import Env
+from lawm_data.episode import Episode
+from lawm_data.nets.rssm import State
+from lawm_data.windows import Batch
+from lawm_train.clap import Agent
+from lawm_train.evaluate import FIRST_SEED
+from lawm_train.rungs import Bounds, Rung, SilentNoise, judged
+
+EPISODES = 5
+STRIDE = 25  # steps between two starts of imagination
+HORIZON = 5
+FLOOR = 0.01  # of a reward, so that a policy that earns nothing has a ratio
+MOST = 1.3  # imagined / real
+Replay = Callable[[Episode, int, np.ndarray], float]
+"""(episode, t, actions [K, A]) -> the reward that the actions earn in the simulator from the episode's state t."""
+
+
+def prior_policy(returns: Sequence[float], data_mean: float) -> Rung:
+    """Rung 5: raw returns of the prior-policy control beside the mean return of the slice."""
+    figures = {"return": fmean(returns), "data mean": data_mean, "ratio": fmean(returns) / max(data_mean, FLOOR)}
+    bounds: Bounds = {"ratio": (0.8, None)}
+    bad = {
+        "ratio": "codes from the prior do not act like the data: the decoder or the filter is broken, or one behaviour "
+        "spans many steps and a code drawn anew at each does not hold it"
+    }
+    return judged("5 prior policy", figures, bounds, "the prior acts like the data", bad)
+
+
+def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> Rung:
+    """Rung 6, on episodes of the agent: imagined reward of 5 steps against the same actions replayed, and values
+    against discounted Monte-Carlo returns.
+
+    Starts lie in the first half: what the time limit cuts off is then discounted by at least T / 2 steps.
+    """
+    imagined, replayed, values, earned = [], [], [], []
+    for episode in episodes:
+        starts = range(0, (episode.length - HORIZON) // 2 + 1, STRIDE)
+        states = filtered(agent, episode).map(lambda x: x[starts, :, 0].transpose(0, 1))  # noqa: B023
+        rewards, actions = imagine(agent, states)
+        imagined += rewards.sum(0).tolist()
+        values += agent.value(states.feat[None])[0, 0].tolist()
+        replayed += [replay(episode, t, actions[:, place].numpy()) for place, t in enumerate(starts)]
+        earned += [_discounted(episode.reward[t:], agent.config.discount) for t in starts]
+    reward_floor, return_floor = HORIZON * FLOOR, FLOOR / (1 - agent.config.discount)
+    figures = {"imagined reward": fmean(imagined), "replayed reward": fmean(replayed)}
+    figures |= {"value": fmean(values), "Monte-Carlo return": fmean(earned)}
+    figures |= {
+        "imagined / replayed": figures["imagined reward"] / max(figures["replayed reward"], reward_floor),
+        "value / Monte-Carlo": figures["value"] / max(figures["Monte-Carlo return"], return_floor),
+    }
+    bounds: Bounds = {"imagined / replayed": (None, MOST), "value / Monte-Carlo": (None, MOST)}
+    bad = {
+        "imagined / replayed": "the agent exploits the model: lower agent.clap.eps, or train the model longer",
+        "value / Monte-Carlo": "the critics promise more than is earned: lower agent.clap.eps",
+    }
+    return judged("6 exploitation", figures, bounds, "what is imagined is earned", bad)
+
+
+def filtered(agent: Agent, episode: Episode) -> State:
+    """States 0..T along an episode, as the agent's filter has them when it acts, [T+1, 1, 1, ...]."""
+    assert episode.action is not None
+    observation, action = (torch.tensor(x)[:, None, None] for x in (episode.observation, episode.action))
+    known = torch.ones(1, 1, dtype=torch.bool)
+    batch = Batch(observation, action, torch.tensor(episode.reward)[:, None, None], known, ~known, 1)
+    return agent.world.observe(batch, SilentNoise()).states
+
+
+def imagine(agent: Agent, start: State) -> tuple[Tensor, Tensor]:
+    """Predicted rewards [K, P] and the policy's actions [K, P, A], with means throughout, from start [1, P, ...]."""
+    act, quiet = agent.policy().act, torch.zeros(HORIZON, *start.stoch.shape)
+    states, actions = agent.world.rssm.rollout(start, lambda state, k: act(state.feat, k), HORIZON, quiet)
+    return agent.world.reward_head(states.feat)[:, 0, :, 0], actions[:, 0]
+
+
+def replay_in(env: Env) -> Replay:
+    """Replays episodes of the evaluator: an episode depends on its seed and its actions alone."""
+
+    def replay(episode: Episode, t: int, actions: np.ndarray) -> float:
+        assert episode.action is not None
+        env.reset(FIRST_SEED + episode.order)
+        for action in episode.action[:t]:
+            env.step(action)
+        total = 0.0
+        for action in actions:
+            step = env.step(action)
+            total += step.reward
+            if step.done:
+                break
+        return total
+
+    return replay
+
+
+def _discounted(reward: np.ndarray, discount: float) -> float:
+    return float(np.sum(reward * discount ** np.arange(len(reward))))

@@ -1,0 +1,250 @@
+"""What reports are made of: a run's evaluations with what they depend on, read from run folders or from CSV files.
+
+The CSV of a run is its evidence: small enough to keep beside the tables, which are made from nothing else.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from lawm_data import files
+from lawm_data.errors import UserError
+from lawm_data.runs import Run
+
+MOST_BYTES = 50_000  # of one run's evidence
+PRIOR_PHASE = "model"  # there the evaluated policy is the prior-policy control
+PRIOR = " prior-policy"
+DIGITS = 12  # of each digest and commit
+
+
+class Evaluation(NamedTuple):
+    """Raw returns of one evaluation, to the decimal that is printed."""
+
+    phase: str
+    update: int
+    returns: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.returns)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The evaluations of one policy of one run; its prior-policy control is a record, and a method, of its own.
+
+    method: as in the recipes, with ` oracle`, ` <kind>-prior` or ` prior-policy` behind; label_seed: None for an
+    oracle; dataset, settings: digests; state: finished, stopped or unfinished; seconds and memory_mb: of the process,
+    which trained `beside` seeds, None until it is finished.
+    """
+
+    run: str
+    env: str
+    slice: str
+    dataset: str
+    method: str
+    label_frac: float | None
+    label_seed: int | None
+    seed: int
+    labeled: int
+    settings: str
+    code: str | None
+    state: str
+    seconds: float | None
+    memory_mb: int | None
+    beside: int | None
+    evaluations: tuple[Evaluation, ...] = ()
+
+    @property
+    def last(self) -> Evaluation:
+        return self.evaluations[-1]
+
+    @cached_property
+    def best(self) -> Evaluation:
+        return max(self.evaluations, key=lambda evaluation: evaluation.mean)
+
+    @property
+    def kept(self) -> float:
+        """Last / best."""
+        return self.last.mean / self.best.mean if self.best.mean else 1.0
+
+
+CONSTANT = tuple(field.name for field in fields(Record) if field.name != "evaluations")
+COLUMNS = (*CONSTANT, "phase", "update", "mean", "returns")
+
+
+def gather(paths: Iterable[Path]) -> tuple[list[Record], list[Path]]:
+    """Records of run folders and evidence files in the order given, and the runs of collectors, which have none.
+
+    UserError when a run is given twice.
+    """
+    records: list[Record] = []
+    collectors = []
+    for path in paths:
+        if path.suffix == ".csv":
+            records += from_csv(path)
+        elif "method" not in Run(path).config:
+            collectors.append(path)
+        else:
+            records += of_run(path)
+    _check_distinct(records)
+    return records, collectors
+
+
+def of_run(path: Path) -> list[Record]:
+    """The agent's record and, of a model-based run, the prior policy's; none before the first evaluation."""
+    run = Run(path)
+    rows = list(run.metrics())
+    agent: list[Evaluation] = []
+    prior: list[Evaluation] = []
+    for row in rows:
+        if row["kind"] == "evaluate":
+            own = prior if row["phase"] == PRIOR_PHASE else agent
+            own.append(Evaluation(row["phase"], row["update"], _rounded(row["returns"])))
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    if agent:
+        agent[-1] = _score(path, "agent", phases, agent[-1]) or agent[-1]
+        of_last = _score(path, "prior", phases, agent[-1])
+        prior = prior if of_last is None else [of_last]
+    try:
+        record = _constants(run)
+    except KeyError as error:
+        raise UserError(f"{path}: config.json has no {error}, so another version wrote it; train it again") from None
+    pairs = [(record, agent), (replace(record, method=record.method + PRIOR), prior)]
+    return [replace(one, evaluations=tuple(evaluations)) for one, evaluations in pairs if evaluations]
+
+
+def write(records: Sequence[Record], folder: Path) -> list[Path]:
+    """FOLDER/<run>.csv for each run among the records. UserError when one would be too large to keep."""
+    by_run: dict[str, list[Record]] = {}
+    for record in records:
+        by_run.setdefault(record.run, []).append(record)
+    texts = {folder / f"{run}.csv": as_csv(own) for run, own in by_run.items()}
+    for path, text in texts.items():
+        if len(text) > MOST_BYTES:
+            raise UserError(
+                f"{path}: {len(text)} bytes of evaluations, expected {MOST_BYTES} at most; evaluate less often"
+            )
+    for path, text in texts.items():
+        files.write_text(path, text)
+    return list(texts)
+
+
+def as_csv(records: Iterable[Record]) -> str:
+    """One row an evaluation; returns separated by spaces, an empty field for None."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in records:
+        constant = [getattr(record, name) for name in CONSTANT]
+        for phase, update, returns in record.evaluations:
+            numbers = " ".join(f"{value:.1f}" for value in returns)
+            writer.writerow([*constant, phase, update, f"{fmean(returns):.2f}", numbers])
+    return text.getvalue()
+
+
+def from_csv(path: Path) -> list[Record]:
+    """The inverse of `as_csv`. UserError when the file is missing or no evidence."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        records: dict[tuple[str, str], Record] = {}
+        for row in rows:
+            record = records.setdefault((row["run"], row["method"]), _parsed(row))
+            returns = tuple(map(float, row["returns"].split()))
+            evaluation = Evaluation(row["phase"], int(row["update"]), returns)
+            records[row["run"], row["method"]] = replace(record, evaluations=(*record.evaluations, evaluation))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not readable as evidence of a run ({error!r}); write it again with --evidence"
+        ) from None
+    return list(records.values())
+
+
+def settings_digest(settings: dict[str, Any]) -> str:
+    """Of the recipe sections in config.json: the same for all methods of one grid."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def _constants(run: Run) -> Record:
+    saved, finished = run.config, run.finished or {}
+    code = saved["code"]
+    return Record(
+        run=run.path.name,
+        env=saved["env"],
+        slice=saved["slice"],
+        dataset=saved["dataset"]["digest"][:DIGITS],
+        method=_method(saved),
+        label_frac=saved["label_frac"],
+        label_seed=None if saved["oracle"] else saved["label_seed"],
+        seed=saved["seed"],
+        labeled=saved["labeled"],
+        settings=settings_digest(saved["settings"]),
+        code=code and code[:DIGITS] + ("+" if code.endswith("+") else ""),
+        state="stopped" if run.stopped else "finished" if finished else "unfinished",
+        seconds=finished.get("seconds"),
+        memory_mb=finished.get("memory_mb"),
+        beside=finished.get("seeds"),
+    )
+
+
+def _method(saved: dict[str, Any]) -> str:
+    prior = saved["settings"]["model"]["prior"]
+    learns_a_model = saved["method"].removeprefix("idm-") in ("lawm", "clap")
+    return saved["method"] + " oracle" * saved["oracle"] + (f" {prior}-prior" if prior and learns_a_model else "")
+
+
+def _score(path: Path, policy: str, phases: list[str], last: Evaluation) -> Evaluation | None:
+    """What `lawm-train evaluate` found of the checkpoint that training evaluated last."""
+    file = path / f"evaluation-{policy}.json"
+    if not file.is_file():
+        return None
+    score = files.read_json(file)
+    if (phases[score["phase"]], score["update"]) != (last.phase, last.update):
+        return None  # of an earlier checkpoint
+    return Evaluation(last.phase, last.update, _rounded(score["returns"]))
+
+
+def _parsed(row: dict[str, str]) -> Record:
+    def optional(name: str, kind: type) -> Any:
+        return kind(row[name]) if row[name] else None
+
+    return Record(
+        run=row["run"],
+        env=row["env"],
+        slice=row["slice"],
+        dataset=row["dataset"],
+        method=row["method"],
+        settings=row["settings"],
+        state=row["state"],
+        code=optional("code", str),
+        label_frac=optional("label_frac", float),
+        label_seed=optional("label_seed", int),
+        seed=int(row["seed"]),
+        labeled=int(row["labeled"]),
+        seconds=optional("seconds", float),
+        memory_mb=optional("memory_mb", int),
+        beside=optional("beside", int),
+    )
+
+
+def _rounded(returns: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(value, 1) for value in returns)
+
+
+def _check_distinct(records: Iterable[Record]) -> None:
+    seen = set()
+    for record in records:
+        key = (record.run, record.method, record.dataset)
+        if key in seen:
+            raise UserError(f"{record.run} ({record.method}) is given twice; name each run, or its evidence, once")
+        seen.add(key)

@@ -1,0 +1,43 @@
+"""The score of a run: its last checkpoint over many episodes, kept with the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from lawm_data import files
+from lawm_data.errors import UserError
+from lawm_data.runs import Run
+from lawm_train import policy
+from lawm_train.evaluate import Evaluator, check_sizes
+
+EPISODES = 100  # of a reported score
+
+
+def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
+    """Score a run's last checkpoint; keeps the returns in RUN/evaluation-<policy>.json and returns a line of text."""
+    run = Run(path)
+    saved = run.config
+    if saved["repeat"] is None:
+        raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")
+    check_sizes(str(path), saved["env"], saved["repeat"], saved["sizes"]["observation"], saved["sizes"]["action"])
+    acting = policy.acting(policy.load(run), policy_name, str(path))
+    own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
+    mean, std = fmean(own), pstdev(own)
+    position = run.positions()[-1]
+    row = {"phase": position.phase, "update": position.update, "mean": mean, "std": std, "returns": own}
+    files.write_json(_file(run, policy_name), row)
+    return f"{path}: return {mean:.1f} ± {std:.1f} over {episodes} episodes, return / 10 = {mean / 10:.1f}"
+
+
+def is_scored(run: Run, episodes: int, policy_name: str = "agent") -> bool:
+    """Whether the last checkpoint has a score over at least so many episodes."""
+    path = _file(run, policy_name)
+    if not path.is_file():
+        return False
+    row = files.read_json(path)
+    return [(row["phase"], row["update"])] == run.positions()[-1:] and len(row["returns"]) >= episodes
+
+
+def _file(run: Run, policy_name: str) -> Path:
+    return run.path / f"evaluation-{policy_name}.json"

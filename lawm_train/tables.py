@@ -1,0 +1,267 @@
+"""Records -> the layout of Table 1, the cells in detail, each run, and paired differences; Markdown and CSV.
+
+A place is a row of Table 1: one slice of one dataset with one fraction of labels. A cell is a method in a place; it
+counts the runs that are finished, by their last checkpoints.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from lawm_data.errors import UserError
+from lawm_train import paper
+from lawm_train.evidence import PRIOR, Record
+from lawm_train.paired import interval
+
+KEPT = 0.85  # of its best evaluation: a run that ends below is marked
+NOT_RUN = "not run"
+NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
+OURS = "lawm"
+
+
+class Place(NamedTuple):
+    env: str
+    slice: str
+    label_frac: float | None  # None: every episode that has actions keeps them
+    dataset: str  # digest; empty in a row of the paper that no run is of
+
+
+class Cell(NamedTuple):
+    """The finished runs of a method in a place, and those that are not."""
+
+    place: Place
+    method: str
+    runs: Sequence[Record] = ()
+    others: Sequence[Record] = ()
+
+    @property
+    def last(self) -> list[float]:
+        return [run.last.mean for run in self.runs]
+
+    @property
+    def paper(self) -> paper.Figure | None:
+        """The paper's figure, where it has one for this fraction of labels."""
+        of_table = self.method.endswith(" oracle") or self.place.label_frac == paper.LABEL_FRACTION
+        return paper.TABLE_1.get((self.place.env, self.place.slice), {}).get(self.method) if of_table else None
+
+
+Cells = dict[Place, dict[str, Cell]]
+
+
+def cells(records: Sequence[Record]) -> Cells:
+    """By place and method, both in order. UserError where runs of one cell had different settings."""
+    ordered = sorted(records, key=lambda record: (_place(record)[:2], str(_place(record)[2:]), _rank(record.method)))
+    found: Cells = {}
+    for (place, method), group in groupby(ordered, key=lambda record: (_place(record), record.method)):
+        own = list(group)
+        _check_alike(own)
+        own.sort(key=lambda run: (run.seed, run.run))
+        finished, others = ([run for run in own if (run.state == "finished") == wanted] for wanted in (True, False))
+        found.setdefault(place, {})[method] = Cell(place, method, finished, others)
+    return found
+
+
+def title(method: str) -> str:
+    """`idm-td3bc oracle` -> `IDM-TD3+BC oracle`"""
+    name, *rest = method.split()
+    parts = [NAMES.get(part, part.upper()) for part in name.split("-")]
+    return " ".join(["-".join(parts), *rest])
+
+
+def table_1(found: Cells) -> str:
+    """The paper's rows and columns, then whatever else was run; return / 10, mean ± std over runs (paper's)."""
+    columns = _columns(found)
+    head = ["environment", "dataset", "labeled", *map(title, columns)]
+    rows = []
+    for place in _places(found):
+        own = found.get(place, {})
+        row = [own.get(method, Cell(place, method)) for method in columns]
+        rows.append([place.env, _dataset(place, found), _labeled(place, own), *map(_score, row)])
+    rows.append(["average", "", "", *(_average(found, method) for method in columns)])
+    return markdown(head, rows)
+
+
+def table_1_csv(found: Cells) -> str:
+    """The cells of `table_1` one a row, return / 10; difference: ours - the paper's. Empty fields: not run, none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = "environment dataset digest label_frac method labeled runs last last_std best paper paper_std difference"
+    writer.writerow(names.split())
+    for place in _places(found):
+        for method in _columns(found):
+            cell = found.get(place, {}).get(method, Cell(place, method))
+            if cell.runs or cell.paper:
+                fraction = "" if place.label_frac is None else place.label_frac
+                writer.writerow([*place[:2], place.dataset, fraction, method, *_numbers(cell)])
+    return text.getvalue()
+
+
+def cell_table(found: Cells) -> str:
+    """By cell: raw returns of the last checkpoints, best-of beside them, what the paper has, and what a run cost."""
+    head = [
+        "environment", "dataset", "method", "labeled episodes", "runs", "return of the last checkpoint", "best-of",
+        f"below {KEPT} of best", "return / 10 minus paper's", "wall time of a run (min)", "peak memory (MB)",
+    ]  # fmt: skip
+    rows = []
+    for cell in (cell for own in found.values() for cell in own.values()):
+        place = [cell.place.env, _dataset(cell.place, found), title(cell.method)]
+        rows.append([*place, *_detail(cell)])
+    return markdown(head, rows)
+
+
+def run_table(records: Iterable[Record]) -> str:
+    """One line a run, finished or not; those that end below KEPT of their best evaluation are marked."""
+    head = [
+        "run", "method", "label seed", "seed", "labeled", "state", "last", "best-of (update)", "last / best",
+        "settings", "code",
+    ]  # fmt: skip
+    rows = []
+    for run in sorted(records, key=lambda run: (_place(run)[:2], _rank(run.method), run.seed)):
+        kept = f"{run.kept:.2f}" + (f" **below {KEPT}**" if run.kept < KEPT else "")
+        best = f"{run.best.mean:.1f} ({run.best.update})"
+        drawn = "-" if run.label_seed is None else run.label_seed
+        place = [run.run, title(run.method), drawn, run.seed, run.labeled, run.state]
+        rows.append([*place, f"{run.last.mean:.1f}", best, kept, run.settings[:6], run.code or "-"])
+    return markdown(head, rows)
+
+
+def paired_table(found: Cells) -> str:
+    """LAWM - each other method over runs of the same label seed and training seed, raw returns; empty without pairs."""
+    head = ["environment", "dataset", "difference", "pairs", "each", "mean", "95% t-interval", "excludes zero"]
+    rows = []
+    for own in found.values():
+        for method, other in own.items():
+            differences = pairs(own[OURS].runs, other.runs) if OURS in own and method != OURS else []
+            if not differences:
+                continue
+            mean, half = interval(differences)
+            bounds = f"{mean - half:.1f} .. {mean + half:.1f}" if math.isfinite(half) else "one pair has none"
+            sure = "yes" if interval(differences).excludes_zero else "no"
+            each = ", ".join(f"{value:.0f}" for value in differences)
+            place = [other.place.env, _dataset(other.place, found), f"{title(OURS)} - {title(method)}"]
+            rows.append([*place, len(differences), each, f"{mean:.1f}", bounds, sure])
+    return markdown(head, rows) if rows else ""
+
+
+def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:
+    """Differences of the last returns; an oracle draws no labels, so its training seed alone makes the pair."""
+    return [
+        a.last.mean - b.last.mean
+        for a in ours
+        for b in theirs
+        if a.seed == b.seed and (a.label_seed == b.label_seed or b.label_seed is None)
+    ]
+
+
+def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def mean_std(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation, which one value has not."""
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _place(record: Record) -> Place:
+    return Place(record.env, record.slice, record.label_frac, record.dataset)
+
+
+def _rank(method: str) -> tuple[int, str]:
+    """The paper's methods in its order, then the others by name."""
+    known = paper.METHODS.index(method) if method in paper.METHODS else len(paper.METHODS)
+    return known, method
+
+
+def _columns(found: Cells) -> list[str]:
+    methods = set(paper.METHODS) | {method for own in found.values() for method in own}
+    return sorted(methods, key=_rank)
+
+
+def _places(found: Cells) -> list[Place]:
+    """Every row of the paper, and every place of ours in its order."""
+    there = {(place.env, place.slice) for place in found if place.label_frac == paper.LABEL_FRACTION}
+    missing = [Place(*key, paper.LABEL_FRACTION, "") for key in paper.TABLE_1 if key not in there]
+    order = {key: number for number, key in enumerate(paper.TABLE_1)}
+    return sorted([*found, *missing], key=lambda place: (order.get(place[:2], len(order)), place[:2], str(place[2:])))
+
+
+def _check_alike(runs: Sequence[Record]) -> None:
+    first, *others = runs
+    for other in others:
+        if other.settings != first.settings:
+            raise UserError(
+                f"{first.run} and {other.run}: {title(first.method)} with different settings "
+                f"({first.settings} and {other.settings} in their evidence); report them apart"
+            )
+
+
+def _dataset(place: Place, found: Cells) -> str:
+    """The slice, with the digest where several datasets have it."""
+    several = {other.dataset for other in found if other[:2] == place[:2]} - {place.dataset}
+    return place.slice + (f" ({place.dataset[:6]})" if several and place.dataset else "")
+
+
+def _labeled(place: Place, own: dict[str, Cell]) -> str:
+    """`5% (18)`: the fraction, and the number of episodes that it is."""
+    counts = {run.labeled for cell in own.values() if "oracle" not in cell.method for run in cell.runs}
+    fraction = "all" if place.label_frac is None else f"{100 * place.label_frac:g}%"
+    return fraction + (f" ({', '.join(map(str, sorted(counts)))})" if counts else "")
+
+
+def _score(cell: Cell) -> str:
+    paper_figure = f" ({cell.paper})" if cell.paper else ""
+    if cell.runs:
+        return mean_std([value / 10 for value in cell.last]) + paper_figure
+    return ("unfinished" if cell.others else NOT_RUN) + paper_figure
+
+
+def _average(found: Cells, method: str) -> str:
+    """Over the paper's twelve rows, once all of them were run on one dataset each."""
+    runs = [own[method] for own in found.values() if method in own and own[method].paper and own[method].runs]
+    printed = f" ({paper.AVERAGE[method]})" if method in paper.AVERAGE else ""
+    if sorted(cell.place[:2] for cell in runs) != sorted(paper.TABLE_1):
+        return NOT_RUN + printed
+    return f"{fmean(fmean(cell.last) / 10 for cell in runs):.1f}{printed}"
+
+
+def _numbers(cell: Cell) -> list[object]:
+    """The columns of `table_1_csv` from `labeled` on."""
+    known = [cell.paper.mean, cell.paper.std] if cell.paper else ["", ""]
+    if not cell.runs:
+        return ["", 0, "", "", "", *known, ""]
+    last = [value / 10 for value in cell.last]
+    best = fmean(run.best.mean for run in cell.runs) / 10
+    labeled = " ".join(str(count) for count in sorted({run.labeled for run in cell.runs}))
+    std = f"{stdev(last):.2f}" if len(last) > 1 else ""
+    difference = f"{fmean(last) - cell.paper.mean:.2f}" if cell.paper else ""
+    return [labeled, len(last), f"{fmean(last):.2f}", std, f"{best:.2f}", *known, difference]
+
+
+def _detail(cell: Cell) -> list[str]:
+    """The columns of `cell_table` from `labeled episodes` on."""
+    count = str(len(cell.runs)) + (f" (+ {len(cell.others)} not finished)" if cell.others else "")
+    if not cell.runs:
+        return ["", count, *[""] * 6]
+    best = mean_std([run.best.mean for run in cell.runs])
+    lost = sum(run.kept < KEPT for run in cell.runs)
+    difference = f"{fmean(cell.last) / 10 - cell.paper.mean:+.1f}" if cell.paper else ""
+    labeled = ", ".join(str(number) for number in sorted({run.labeled for run in cell.runs}))
+    return [labeled, count, mean_std(cell.last), best, f"{lost} of {len(cell.runs)}", difference, *_cost(cell)]
+
+
+def _cost(cell: Cell) -> list[str]:
+    """Wall time and peak memory of the processes that trained the runs; a prior policy is trained with its agent."""
+    measured = [run for run in cell.runs if run.seconds is not None and not run.method.endswith(PRIOR)]
+    if not measured:
+        return ["", ""]
+    beside = ", ".join(str(count) for count in sorted({run.beside or 1 for run in measured}))
+    minutes = fmean(run.seconds or 0.0 for run in measured) / 60
+    memory = max(run.memory_mb or 0 for run in measured)
+    return [f"{minutes:.1f} ({beside} side by side)", f"{memory}"]

@@ -1,0 +1,215 @@
+"""The grid: every cell once, what is done is skipped, what was cut continues, a bad cell stops no other."""
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from made_dataset import made_episodes, make_dataset
+from test_train import SETTINGS, final
+
+import lawm_train.cli
+from lawm_data import config, parallel
+from lawm_data.errors import UserError
+from lawm_data.runs import Run
+from lawm_train import grid, paper, policy, stream, train
+from lawm_train.data import Labels
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+RUNS = Path("lawm/runs")
+REAL = parallel.run
+SMALL = "{methods: [bc, clap], oracle: [bc], runs: 2}"
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Cells run in this process, where a test can cut them."""
+    monkeypatch.setattr(grid.parallel, "run", lambda task, arguments, apart: task(*arguments[0]))
+
+
+@pytest.fixture
+def small():
+    """A dataset, and a function that runs the grid of a recipe's section on it."""
+    make_dataset(Path("data"), made_episodes(15))
+
+    def run(section=SMALL, *datasets):
+        Path("grid.yaml").write_text(f"grid: {section}")
+        settings = [word for setting in SETTINGS for word in ("--set", setting)]
+        named = [word for dataset in datasets or ["data"] for word in ("--hub-dataset", dataset)]
+        return CliRunner().invoke(lawm_train.cli.main, ["grid", "grid.yaml", *named, *settings])
+
+    return run
+
+
+def states(answer):
+    """By cell, what its line says after the seconds."""
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("cell ")]
+    return {line.split(", ")[1]: line.split(" s, ", 1)[1] for line in lines}
+
+
+def everything():
+    return {path: path.read_bytes() for path in sorted(RUNS.rglob("*")) if path.is_file()}
+
+
+def test_the_cells_are_every_combination_once():
+    wanted = grid.Config(("lawm", "bc"), ("bc",), ("a", "b"), ("expert",), (0.01, 0.2))
+    found = list(grid.cells(wanted))
+    assert len(found) == len(set(found)) == 2 * (2 * 2 + 1)
+    assert {cell.labels for cell in found if not cell.labels.oracle} == {Labels(False, f, "own") for f in (0.01, 0.2)}
+    assert str(found[0]) == "LAWM on a, expert, 1% labeled" and str(found[-1]) == "BC oracle on b, expert"
+
+
+def test_run_i_has_training_seed_i_and_label_seed_i(small):
+    answer = small()
+    assert answer.exit_code == 0, answer.output
+    assert states(answer) == dict.fromkeys(["BC on data", "C-LAP on data", "BC oracle on data"], "done")
+    for method in ("bc", "clap"):
+        configs = [Run(RUNS / f"custom-made-medium-replay-{method}-s{k}").config for k in (0, 1)]
+        assert [(saved["seed"], saved["label_seed"]) for saved in configs] == [(0, 0), (1, 1)]
+    assert Run(RUNS / "custom-made-medium-replay-bc-oracle-s1").config["oracle"]
+
+
+def test_what_is_done_is_skipped_and_nothing_of_it_touched(small, monkeypatch):
+    small()
+    before = everything()
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("trained again"))
+    answer = small()
+    assert set(states(answer).values()) == {"was done"} and everything() == before
+
+
+def test_a_cut_grid_continues_where_it_was(small, monkeypatch):
+    after = train._Loop._after
+
+    def cut(self, update, bar):
+        after(self, update, bar)
+        if self.phase.name == "agent" and update == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train._Loop, "_after", cut)
+    answer = small()
+    assert answer.exit_code == 130 and "run the same command again" in answer.stderr
+    assert states(answer) == {"BC on data": "done"}
+    monkeypatch.setattr(train._Loop, "_after", after)
+    assert list(states(small()).values()) == ["was done", "done", "done"]
+    continued = final(Run(RUNS / "custom-made-medium-replay-clap-s1"))
+    settings = config.load("grid.yaml", SETTINGS, policy.SECTIONS, {})
+    dataset = stream.open_dataset("data")
+    job = train.Job(dataset, "medium-replay", "clap", range(2), settings, "grid.yaml", Labels(seed="own"))
+    whole = final(train.train(job, Path("whole"))[1])
+    assert all(bool((value == continued[name]).all()) for name, value in whole.items())
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_last_row_leaves_nothing_open(small):
+    section = "{methods: [bc], oracle: [], runs: 1}"
+    small(section)
+    log = RUNS / "custom-made-medium-replay-bc-s0" / "metrics.jsonl"
+    rows = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(rows[:-1]))
+    assert states(small(section)) == {"BC on data": "done"} and states(small(section)) == {"BC on data": "was done"}
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == [line.split(",")[0] for line in rows]
+
+
+def test_a_bad_cell_stops_no_other_and_the_end_names_it(small):
+    make_dataset(Path("short"), made_episodes(15, "custom:short", length=4))
+    answer = small("{methods: [clap, bc], oracle: [], runs: 1}", "nowhere", "short", "data")
+    assert answer.exit_code == 1
+    found = states(answer)
+    assert [found[f"{name} on data"] for name in ("C-LAP", "BC")] == ["done", "done"]
+    assert found["BC on short"] == "done" and found["C-LAP on short"].startswith("failed: custom:short/made/0/")
+    failures = [line for line in answer.stderr.splitlines() if " on " in line]
+    assert [line.split(":")[0] for line in failures] == [
+        "C-LAP on nowhere, default slice",
+        "BC on nowhere, default slice",
+        "C-LAP on short, default slice",
+    ]
+
+
+def test_other_settings_are_no_done_run(small):
+    section = "{methods: [bc], oracle: [], runs: 1}"
+    small(section)
+    answer = small(section + "\ntrain: {log_every: 2}\nagent: {bc: {lr: 0.5}}")
+    assert answer.exit_code == 1 and "agent.bc.lr was 0.0003, now 0.5" in states(answer)["BC on data"]
+
+
+def test_fractions_of_labels_have_folders_of_their_own(small):
+    answer = small("{methods: [bc], oracle: [], runs: 1, label_fracs: [0.1, 0.3]}")
+    assert answer.exit_code == 0, answer.output
+    counts = [Run(RUNS / f"custom-made-medium-replay-bc-frac{f}-s0").config["labeled"] for f in (0.1, 0.3)]
+    assert counts == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ("{methods: [bc, lwam]}", "unknown method 'lwam'; there are lawm"),
+        ("{oracle: [idm-td3bc]}", "take --method td3bc"),
+        ("{runs: 0}", "grid.runs is 0"),
+        ("{slice: [expert]}", "unknown key 'grid.slice'; did you mean slices"),
+    ],
+)
+def test_a_wrong_recipe_is_told_before_anything_is_trained(small, section, says):
+    answer = small(section)
+    assert answer.exit_code == 2 and says in answer.stderr and not RUNS.exists()
+
+
+def test_a_grid_without_a_dataset_is_one_line():
+    answer = CliRunner().invoke(lawm_train.cli.main, ["grid", "cpu"])
+    assert answer.exit_code == 2 and "name one with --hub-dataset" in answer.stderr
+
+
+def test_the_model_based_methods_get_the_same_budget():
+    """One recipe for all cells: as many updates of model and agent, on as many windows."""
+    make_dataset(Path("data"), made_episodes(15))
+    dataset, settings = stream.open_dataset("data"), config.load("cpu", SETTINGS, policy.SECTIONS, {})
+    budgets = {}
+    for method in ("lawm", "clap", "idm-clap"):
+        job = train.Job(dataset, "medium-replay", method, [0], settings, "cpu", Labels(seed="own"))
+        data = train.load_data(job)
+        built = train._build(job, data)
+        learner = getattr(built, "learner", built)
+        batch = learner._windows(data).batch(0, "model")
+        phases = [(phase.name, phase.updates) for phase in built.phases(data) if phase.name != "idm"]
+        budgets[method] = phases, batch.labeled.shape
+    assert budgets["lawm"] == budgets["clap"] == budgets["idm-clap"]
+
+
+def test_a_cell_that_dies_is_an_error_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    parallel.run(os.mkdir, [(str(tmp_path / "made"),)], apart=True)
+    assert (tmp_path / "made").is_dir()
+    with pytest.raises(UserError, match="a process ended with code 3; run the same command again"):
+        parallel.run(os._exit, [(3,)], apart=True)
+
+
+def table1_commands():
+    lines = (RECIPES / "table1.sh").read_text().splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("lawm-train --recipe")]
+
+
+def test_table1_sh_has_every_cell_of_the_paper_once():
+    envs = {"$CHEETAH": "cheetah-run", "$HOPPER": "hopper-stand", "$WALKER": "walker-walk"}
+    found = []
+    for words in (words for words in table1_commands() if "--name" not in words):
+        given = dict(zip(words, words[1:], strict=False))
+        oracle = " oracle" if "--oracle" in words else ""
+        found.append((envs[given["--hub-dataset"]], given["--slice"], given["--method"] + oracle))
+    wanted = [(*place, method) for place, row in paper.TABLE_1.items() for method in row]
+    controls = ("lawm oracle", "bc", "idm-clap")
+    assert sorted(found) == sorted(wanted + [("walker-walk", "medium-replay", control) for control in controls])
+
+
+@pytest.mark.parametrize("words", table1_commands(), ids=lambda words: " ".join(words[7:]))
+def test_the_commands_of_table1_sh_are_understood(words):
+    command = lawm_train.cli.main.commands["train"]
+    command.make_context("train", ["3" if word == "$RUNS" else word for word in words])
+
+
+@pytest.mark.slow
+def test_a_cell_trains_in_a_process_of_its_own(small, monkeypatch):
+    """As users run it: what a cell's process holds comes back through its run folders alone."""
+    with monkeypatch.context() as patched:
+        patched.setattr(grid.parallel, "run", REAL)
+        answer = small("{methods: [bc], oracle: [], runs: 2}")
+    assert answer.exit_code == 0 and states(answer) == {"BC on data": "done"}
+    assert all(Run(RUNS / f"custom-made-medium-replay-bc-s{k}").finished["seeds"] == 2 for k in (0, 1))
