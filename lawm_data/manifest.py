@@ -11,13 +11,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lawm_data import files
 from lawm_data.errors import UserError
+from lawm_data.summary import Summary
 
 NAME = "lawm.json"
 SCHEMA_VERSION = 1
@@ -46,7 +47,8 @@ class SliceEntry:
 
     wanted and found: quota, and how many the rule gave under it (before a validation share was held out);
     statistics: mean std min p25 median p75 max of the returns, and the counts episodes, labeled, steps;
-    labeled_statistics: the same of the labeled trajectories (empty when there are none).
+    labeled_statistics: the same of the labeled trajectories (empty when there are none);
+    summaries: of the observations in splits labeled and unlabeled (empty where an earlier version wrote the dataset).
     """
 
     rule: dict[str, Any]
@@ -56,6 +58,7 @@ class SliceEntry:
     splits: dict[str, list[str]]
     statistics: dict[str, float]
     labeled_statistics: dict[str, float]
+    summaries: dict[str, Summary] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Manifest:
             )
         _check_types(cls, value, where)
         value["layout"] = [(name, size) for name, size in value["layout"]]
-        value["slices"] = {k: parse(SliceEntry, v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
+        value["slices"] = {k: _parse_slice(v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
         value["files"] = {k: parse(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
         manifest = cls(**value)
         _check(manifest, where)
@@ -114,8 +117,11 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `from_json` reads back to an equal manifest."""
-        layout = [list(pair) for pair in self.layout]
-        return {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": layout}
+        value = {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": [list(pair) for pair in self.layout]}
+        for entry in value["slices"].values():
+            if not entry["summaries"]:
+                del entry["summaries"]  # the digest of a dataset that was written without them stays
+        return value
 
     @property
     def digest(self) -> str:
@@ -160,19 +166,29 @@ def folder_name(env: str) -> str:
 
 
 def parse(cls: type, value: Any, where: str, cure: str = "run split again") -> Any:
-    """A dataclass from parsed JSON; UserError names `where`, the key that is missing, unknown or wrong, the cure."""
+    """A dataclass from parsed JSON; UserError names `where`, the key that is missing, unknown or wrong, the cure.
+
+    A field with a default may be missing.
+    """
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a JSON object; restore the file, or {cure}")
     _check_types(cls, value, where, cure)
     return cls(**value)
 
 
+def _parse_slice(value: Any, where: str) -> SliceEntry:
+    entry = parse(SliceEntry, value, where)
+    parsed = {split: parse(Summary, told, f"{where}.summaries.{split}") for split, told in entry.summaries.items()}
+    return replace(entry, summaries=parsed)
+
+
 def _check_types(cls: Any, value: dict[str, Any], where: str, cure: str = "run split again") -> None:
     hints = get_type_hints(cls)
-    for key in sorted(hints.keys() ^ value.keys()):
+    optional = {one.name for one in fields(cls) if one.default_factory is not MISSING}
+    for key in sorted((hints.keys() - optional - value.keys()) | (value.keys() - hints.keys())):
         raise UserError(f"{where}: {'missing' if key in hints else 'unknown'} key '{key:.60}'; {cure}")
     for key, hint in hints.items():
-        if not _matches(value[key], hint):
+        if key in value and not _matches(value[key], hint):
             expected = getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
             raise UserError(f"{where}: '{key}' is {value[key]!r:.60}, expected {expected}; {cure}")
 
@@ -218,6 +234,17 @@ def _check(manifest: Manifest, where: str) -> None:
     for name, slice_ in manifest.slices.items():
         if not _SLICE.fullmatch(name) or not slice_.splits.keys() <= set(SPLITS):
             raise UserError(f"{where}: slices.{name:.60}: name or splits not of {', '.join(SPLITS)}; run split again")
+        for split, summary in slice_.summaries.items():
+            _check_summary(manifest, slice_.splits.get(split, []), summary, f"{where}: slices.{name}.summaries.{split}")
     for path, times in Counter(path for _, _, path in manifest.shards()).items():
         if path not in manifest.files or times > 1:
             raise UserError(f"{where}: shard '{path:.60}' has no digest or is named twice; run split again")
+
+
+def _check_summary(manifest: Manifest, paths: list[str], summary: Summary, where: str) -> None:
+    """What a run relies on before it reads a row: sizes, and no more rows than the files have room for."""
+    held = [manifest.files[path] for path in paths if path in manifest.files]
+    most = sum(entry.bytes for entry in held) // (4 * manifest.observation_size)
+    fits = {len(summary.mean), len(summary.std)} == {manifest.observation_size}
+    if not fits or not 0 < 2 * sum(entry.rows for entry in held) <= summary.rows <= most or min(summary.std) < 0:
+        raise UserError(f"{where}: not of the observations in its {len(paths)} files; run split again")

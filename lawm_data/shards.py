@@ -23,6 +23,7 @@ from lawm_data import arrow, files
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, FileEntry, Manifest, find
+from lawm_data.summary import Summary
 
 __all__ = ["SCHEMA", "check_file", "entry_of", "episodes_of", "find", "read", "verify", "withheld_of", "write"]
 
@@ -120,6 +121,12 @@ def returns(folder: Path, name: str, manifest: Manifest) -> list[float]:
     return [value for batch in batches for value in batch.column("episode_return").to_pylist()]
 
 
+def summary(folder: Path, names: Sequence[str], manifest: Manifest) -> Summary:
+    """Of all observations in these shards, one episode in memory at a time."""
+    episodes = (episode for name in names for episode in read(folder / name, name, manifest))
+    return Summary.of(episodes, manifest.observation_size)
+
+
 def episodes_of(data: pa.RecordBatch | pa.Table, manifest: Manifest, where: str) -> Iterator[Episode]:
     """Rows in the schema of the shards as episodes, whose arrays are views of the Arrow buffers.
 
@@ -200,6 +207,9 @@ def _check_slice(folder: Path, manifest: Manifest, name: str, absent: set[str]) 
                 f"{folder / NAME}: slice {name} has {count} {key} in its shards, but says {entry.statistics.get(key)}; "
                 f"{_CURE}"
             )
+    for split, told in entry.summaries.items():
+        if not told.matches(summary(folder, entry.splits[split], manifest)):
+            raise UserError(f"{folder / NAME}: slice {name}: the summary of {split} is not that of its shards; {_CURE}")
     return counts
 
 

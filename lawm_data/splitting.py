@@ -115,6 +115,7 @@ def _add_slice(
         written |= entries
         for path in sorted(entries):
             splits.setdefault("withheld" if "/withheld-" in path else name, []).append(path)
+    manifest = replace(manifest, files=manifest.files | written)
     counts = {"episodes": len(part.rows), "labeled": len(labeled), "steps": sum(row.length for row in part.rows)}
     entry = SliceEntry(
         rule=part.rule,
@@ -124,8 +125,11 @@ def _add_slice(
         splits=splits,
         statistics=table4.statistics([row.episode_return for row in part.rows]) | counts,
         labeled_statistics=table4.statistics([row.episode_return for row in groups["labeled"]]),
+        summaries={
+            name: shards.summary(folder, splits[name], manifest) for name in ("labeled", "unlabeled") if name in splits
+        },
     )
-    return replace(manifest, slices=manifest.slices | {part.name: entry}, files=manifest.files | written)
+    return replace(manifest, slices=manifest.slices | {part.name: entry})
 
 
 def _write_split(

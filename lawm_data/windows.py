@@ -12,6 +12,7 @@ Shapes: L transitions, N models (each with its own pool), B windows, O observati
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -56,18 +57,22 @@ class Pool:
         )
 
     def _pack(self, episodes: Iterable[Episode]) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        rows, lengths, terminal = [], [], []
-        for episode in episodes:
+        """Each episode is let go once it is copied, and with its last one the mapped file that it is a view of."""
+        left = deque(episodes)
+        for episode in left:
             if episode.length < self.window:
                 raise UserError(
                     f"{episode.episode_id}: {episode.length} steps, shorter than a window of {self.window}; "
                     "lower train.window or leave it out"
                 )
-            rows.append(_packed(episode, self.labeled, self.action_size))
-            lengths.append(episode.length)
-            terminal.append(episode.terminal)
-        packed = torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, 0)
-        return packed, np.array(lengths, int), np.array(terminal, bool)
+        length = np.array([episode.length for episode in left], int)
+        terminal = np.array([episode.terminal for episode in left], bool)
+        width = left[0].observation.shape[1] + self.action_size + 1 if left else 0
+        rows = np.zeros((np.sum(length + 1), width), np.float32)
+        for end in np.cumsum(length + 1):
+            episode = left.popleft()
+            _pack_into(rows[end - episode.length - 1 : end], episode, self.labeled)
+        return torch.from_numpy(rows), length, terminal
 
     @property
     def start(self) -> np.ndarray:
@@ -179,7 +184,8 @@ def moments(pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each observation dimension over exactly these pools' rows, [1, O] float32 each."""
     rows = sum(len(pool.rows) for pool in pools)
     mean = torch.stack([pool.observations().sum(0, dtype=torch.float64) for pool in pools]).sum(0) / rows
-    squares = [(pool.observations().double() - mean).square().sum(0) for pool in pools]
+    # in place, as this is the most memory that a run takes: twice its observations
+    squares = [pool.observations().double().sub_(mean).square_().sum(0) for pool in pools]
     return mean.float()[None], (torch.stack(squares).sum(0) / rows).sqrt().float()[None]
 
 
@@ -196,9 +202,9 @@ def _generator(seed: int, stream: str, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key, np.uint64)))
 
 
-def _packed(episode: Episode, labeled: bool, action_size: int) -> np.ndarray:
-    length, size = episode.length, episode.observation.shape[1]
-    rows = np.zeros((length + 1, size + action_size + 1), np.float32)
+def _pack_into(rows: np.ndarray, episode: Episode, labeled: bool) -> None:
+    """Fill zeros [T + 1, O + A + 1] with an episode."""
+    size = episode.observation.shape[1]
     rows[:, :size] = episode.observation
     if labeled:
         if episode.action is None:
@@ -207,4 +213,3 @@ def _packed(episode: Episode, labeled: bool, action_size: int) -> np.ndarray:
     else:
         rows[:, size:-1] = HIDDEN
     rows[:-1, -1] = episode.reward
-    return rows

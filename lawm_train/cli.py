@@ -47,6 +47,7 @@ def main() -> None:
 @click.option("--label-seed", type=LabelSeed(), help="draw the labels anew; own: each run by its training seed")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="how many, trained side by side")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--pool-gb", type=float, help="of trajectories in memory; more are read in turns [default: the recipe's]")
 @click.option("--name", help="run folders are ROOT/runs/NAME-s0, ... [default: ENV-SLICE-METHOD]")
 @recipe_option
 @set_option
@@ -60,6 +61,7 @@ def train(
     label_seed: Any,
     seeds: int,
     first_seed: int,
+    pool_gb: float | None,
     name: str | None,
     recipe: str,
     settings: tuple[str, ...],
@@ -72,7 +74,7 @@ def train(
 
     labels = Labels(oracle, label_frac, label_seed)
     methods.check(method, labels)  # what is wrong is told before anything is fetched
-    configs = config.load(recipe, settings, policy.SECTIONS, {})
+    configs = config.load(recipe, settings, policy.SECTIONS, {"train": {"pool_gb": pool_gb}})
     dataset = stream.open_dataset(hub_dataset)
     chosen = dataset.default_slice(slice_)
     job = training.Job(dataset, chosen, method, range(first_seed, first_seed + seeds), configs, recipe, labels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from lawm_data.draw import rank
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.manifest import Manifest
-from lawm_data.windows import Pool, moments
+from lawm_data.windows import Batch, Pool, Windows, moments
 from lawm_train.stream import Dataset
 
 Pair = tuple[list[Episode], list[Episode]]
@@ -79,6 +79,42 @@ class Statistics(NamedTuple):
         return cls(moments, moments)
 
 
+class Batches(Protocol):
+    """`Windows`, or what draws from a pool that moves; see `Windows.batch`."""
+
+    def batch(self, index: int, stream: str = "") -> Batch: ...
+
+
+class Windowed(Protocol):
+    """What methods learn from: windows of the episodes of N models, drawn from all of them or from a moving pool."""
+
+    @property
+    def sizes(self) -> Sizes: ...
+
+    @property
+    def kinds(self) -> int:
+        """2 where there are unlabeled episodes beside the labeled, else 1."""
+
+    @property
+    def known(self) -> list[int]:
+        """How many labeled episodes each model has."""
+
+    @property
+    def pool_gb(self) -> float | None:
+        """Bound of a pool that moves; None where it holds everything."""
+
+    def describe(self) -> str:
+        """What the pool holds, for the first line that a training prints."""
+
+    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str) -> Batches:
+        """counts: windows a batch of each kind, labeled before unlabeled; kinds without a count are left out."""
+
+    def statistics(self) -> Statistics: ...
+
+    def sample(self) -> Data:
+        """One episode of each kind, to time updates with."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The episodes of each model: `labeled[n]`, and `unlabeled[n]`, empty where everything is labeled.
@@ -90,6 +126,7 @@ class Data:
     labeled: Sequence[list[Episode]]
     unlabeled: Sequence[list[Episode]]
     window: int = 1
+    pool_gb: None = None
 
     @cached_property
     def pools(self) -> list[list[Pool]]:
@@ -104,12 +141,25 @@ class Data:
         pairs = zip(self.labeled, self.unlabeled, strict=True)
         return [[pool(known, True), *([pool(hidden, False)] if hidden else [])] for known, hidden in pairs]
 
+    @property
+    def kinds(self) -> int:
+        return len(self.pools[0])
+
+    @property
+    def known(self) -> list[int]:
+        return [len(own) for own in self.labeled]
+
+    def describe(self) -> str:
+        return "windows drawn uniformly from all"
+
+    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str) -> Windows:
+        return Windows([pools[: len(counts)] for pools in self.pools], seeds, self.window, counts, device)
+
     def statistics(self) -> Statistics:
         own = [(moments(pools[:1]), moments(pools)) for pools in self.pools]
         return Statistics(*(_stacked(part) for part in zip(*own, strict=True)))
 
     def sample(self) -> Data:
-        """One episode of each kind, to time updates with."""
         return replace(self, labeled=[own[:1] for own in self.labeled], unlabeled=[own[:1] for own in self.unlabeled])
 
 
@@ -118,21 +168,14 @@ def load(
     slice_name: str,
     wanted: Labels,
     seeds: Sequence[int],
-    method: str,
     unlabeled: bool,
     window: int,
 ) -> Data:
     """Read a slice for one model a seed; its action-free episodes only if the method wants them (`unlabeled`).
 
     The order of the episodes is that in which `split` writes them, whichever of them are labeled: a draw made anew
-    gives the very batches of a dataset that was split with it. UserError where no episode is labeled.
+    gives the very batches of a dataset that was split with it.
     """
-    manifest = dataset.manifest
-    if not manifest.slices[slice_name].splits.get("labeled"):
-        raise UserError(
-            f"{dataset.describe()}: slice {slice_name} has no labeled episodes, and method {method} needs some; "
-            "import episodes with actions and split again"
-        )
     if wanted.oracle:
         pairs: list[Pair] = [(_everything(dataset, slice_name, with_actions=True), [])] * len(seeds)
     elif wanted.redrawn:
@@ -142,9 +185,21 @@ def load(
         pairs = [(_ordered(dataset.episodes(slice_name, "labeled")), hidden)] * len(seeds)
     known, others = [pair[0] for pair in pairs], [pair[1] if unlabeled else [] for pair in pairs]
     terminal = any(episode.terminal for own in (*known, *others) for episode in own)
+    return Data(sizes_of(dataset.manifest, slice_name, terminal), known, others, window)
+
+
+def check_labeled(dataset: Dataset, slice_name: str, method: str) -> None:
+    """UserError where no episode is labeled."""
+    if not dataset.manifest.slices[slice_name].splits.get("labeled"):
+        raise UserError(
+            f"{dataset.describe()}: slice {slice_name} has no labeled episodes, and method {method} needs some; "
+            "import episodes with actions and split again"
+        )
+
+
+def sizes_of(manifest: Manifest, slice_name: str, terminal: bool) -> Sizes:
     free_nats = 1.0 if slice_name in FREE_NATS_SLICES else 0.0
-    sizes = Sizes(manifest.observation_size, manifest.action_size, terminal, free_nats)
-    return Data(sizes, known, others, window)
+    return Sizes(manifest.observation_size, manifest.action_size, terminal, free_nats)
 
 
 def _everything(dataset: Dataset, slice_name: str, with_actions: bool) -> list[Episode]:

@@ -17,9 +17,8 @@ from lawm_data.config import check_least
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.nets.optim import usable_device
-from lawm_data.windows import Windows
 from lawm_train import bc, clap, idm, lawm, td3bc
-from lawm_train.data import Data, Labels, Sizes, Statistics
+from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
 
 Policy = Callable[[Tensor, Tensor], Tensor]
 """observation [N, B, O], first [N, B] -> action [N, B, A]"""
@@ -49,10 +48,12 @@ class TrainConfig:
     log_every: int = 100
     checkpoint_every: int = 500
     device: str = "cpu"
+    pool_gb: float = 4.0  # of trajectories in memory; what does not fit is read in turns
 
     def __post_init__(self) -> None:
         # two windows: one labeled, one not
-        check_least("train", self, updates=1, batch=2, window=1, labeled_share=0, log_every=1, checkpoint_every=1)
+        check_least("train", self, updates=1, batch=2, window=1, labeled_share=0, log_every=1)
+        check_least("train", self, checkpoint_every=1, pool_gb=0)
         if self.labeled_share > 1:
             raise UserError(f"train.labeled_share is {self.labeled_share}, expected a share of the batch, up to 1")
 
@@ -73,7 +74,7 @@ class Method(Protocol):
 
     modules: dict[str, nn.Module]
 
-    def phases(self, data: Data) -> list[Phase]: ...
+    def phases(self, data: Windowed) -> list[Phase]: ...
 
     def policy(self) -> Policy: ...
 
@@ -91,7 +92,7 @@ class ModelBased:
         self.agent = clap.Agent(configs["agent"].clap, self.world, seeds)
         self.modules: dict[str, nn.Module] = {"world": self.world, "agent": self.agent}
 
-    def phases(self, data: Data) -> list[Phase]:
+    def phases(self, data: Windowed) -> list[Phase]:
         train: TrainConfig = self.configs["train"]
         windows = self._windows(data)
 
@@ -117,13 +118,13 @@ class ModelBased:
     def policy(self) -> Policy:
         return self.agent.policy()
 
-    def _windows(self, data: Data) -> Windows:
+    def _windows(self, data: Windowed) -> Batches:
         train: TrainConfig = self.configs["train"]
-        labeled, kinds = train.batch, len(data.pools[0])
-        if kinds == 2:
+        labeled = train.batch
+        if data.kinds == 2:
             labeled = min(max(round(train.labeled_share * train.batch), 1), train.batch - 1)
-        counts = [labeled, train.batch - labeled][:kinds]
-        return Windows(data.pools, self.seeds, train.window, counts, train.device)
+        counts = [labeled, train.batch - labeled][: data.kinds]
+        return data.windows(self.seeds, counts, train.device)
 
     def _noise(self, stream: str, step: int) -> Noise:
         return Noise(self.seeds, stream, step, self.configs["train"].device)
@@ -137,9 +138,9 @@ class Cloning:
         self.cloner = bc.Cloner(configs["agent"].bc, seeds, Normalizer(*statistics.all), sizes.action)
         self.modules: dict[str, nn.Module] = {"cloner": self.cloner}
 
-    def phases(self, data: Data) -> list[Phase]:
+    def phases(self, data: Windowed) -> list[Phase]:
         config: bc.Config = self.configs["agent"].bc
-        windows = _transitions(data, self.seeds, config.batch, self.configs["train"].device)
+        windows = data.windows(self.seeds, [config.batch], self.configs["train"].device)
         return [Phase("bc", config.updates, lambda i: self.cloner.update(windows.batch(i, "bc")), self.policy)]
 
     def policy(self) -> Policy:
@@ -155,9 +156,9 @@ class ActorCritic:
         self.agent = td3bc.Agent(configs["agent"].td3bc, seeds, normalizer, sizes.action)
         self.modules: dict[str, nn.Module] = {"agent": self.agent}
 
-    def phases(self, data: Data) -> list[Phase]:
+    def phases(self, data: Windowed) -> list[Phase]:
         config, device = self.configs["agent"].td3bc, self.configs["train"].device
-        windows = _transitions(data, self.seeds, config.batch, device)
+        windows = data.windows(self.seeds, [config.batch], device)
 
         def step(i: int) -> dict[str, Tensor]:
             return self.agent.update(windows.batch(i, "td3bc"), Noise(self.seeds, "td3bc", i, device))
@@ -179,8 +180,9 @@ class Inferring:
         self.learner: Method = METHODS[learner].build(learner, configs, seeds, sizes, statistics)
         self.modules: dict[str, nn.Module] = {"idm": self.idm, **self.learner.modules}
 
-    def phases(self, data: Data) -> list[Phase]:
+    def phases(self, data: Windowed) -> list[Phase]:
         """The IDM's, then the learner's, whose data follows from the IDM as it is when the first of them begins."""
+        assert isinstance(data, Data), "see Kind.at_once"
         lesson = idm.lessons(self.idm, self.seeds, data.labeled, self.configs["train"].device)
         inferred = cache(lambda: self.learner.phases(self._relabeled(data)))
 
@@ -201,11 +203,16 @@ class Inferring:
 
 @dataclass(frozen=True)
 class Kind:
-    """A method. unlabeled: reads the action-free episodes; windows: learns from windows, not single transitions."""
+    """A method.
+
+    unlabeled: reads the action-free episodes; windows: learns from windows, not single transitions;
+    at_once: has to see every episode before it trains, so that none of them may wait on disk.
+    """
 
     build: Callable[[str, dict[str, Any], list[int], Sizes, Statistics], Method]
     unlabeled: bool = False
     windows: bool = False
+    at_once: bool = False
 
 
 METHODS = {
@@ -213,8 +220,8 @@ METHODS = {
     "clap": Kind(ModelBased, windows=True),
     "td3bc": Kind(ActorCritic),
     "bc": Kind(Cloning),
-    "idm-td3bc": Kind(Inferring, unlabeled=True),
-    "idm-clap": Kind(Inferring, unlabeled=True, windows=True),
+    "idm-td3bc": Kind(Inferring, unlabeled=True, at_once=True),
+    "idm-clap": Kind(Inferring, unlabeled=True, windows=True, at_once=True),
 }
 
 
@@ -242,8 +249,3 @@ def build(name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, st
     for module in method.modules.values():
         module.to(device)
     return method
-
-
-def _transitions(data: Data, seeds: list[int], count: int, device: str) -> Windows:
-    """Single transitions of the labeled episodes."""
-    return Windows([pools[:1] for pools in data.pools], seeds, 1, [count], device)

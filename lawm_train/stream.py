@@ -7,9 +7,10 @@ same rows at about an eighth of the speed (`make bench`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from lawm_data.manifest import NAME, Manifest
 
 DEFAULT_SLICE = "medium-replay"
 SPLITS = ("labeled", "unlabeled", "validation")
+_Item = TypeVar("_Item")
 _Fetched = TypeVar("_Fetched")
 
 
@@ -141,19 +143,21 @@ class Dataset:
         if split not in SPLITS:
             raise ValueError(f"split is '{split}', expected one of {SPLITS}")
         paths = self.manifest.slices[self.default_slice(slice_)].splits.get(split, [])
-        return self._read(self._ordered(paths, seed), with_actions and split == "unlabeled")
+        ordered = paths if seed is None else self.permuted(paths, seed)
+        return self.read(ordered, with_actions and split == "unlabeled")
 
-    def _ordered(self, paths: list[str], seed: int | None) -> list[str]:
-        if seed is None:
-            return paths
+    def permuted(self, paths: Sequence[str], seed: int) -> list[str]:
+        """Another order of these shards, a pure function of seed and digest."""
         order = np.random.default_rng([seed, int(self.digest, 16)]).permutation(len(paths))
         return [paths[index] for index in order]
 
-    def _read(self, paths: list[str], with_actions: bool) -> Iterator[Episode]:
+    def read(self, paths: Sequence[str], with_actions: bool = False) -> Iterator[Episode]:
+        """The episodes of these shards, each checked before its first row is used."""
+
         def fetch(path: str) -> tuple[Path, Path | None]:
             return self.source.pull(path), self._pull_withheld(path) if with_actions else None
 
-        for path, (file, withheld) in zip(paths, _ahead(fetch, paths), strict=True):
+        for path, (file, withheld) in zip(paths, ahead(fetch, paths), strict=True):
             yield from shards.read(file, path, self.manifest, withheld)
 
     def _pull_withheld(self, path: str) -> Path:
@@ -163,13 +167,14 @@ class Dataset:
         return self.source.pull(withheld)
 
 
-def _ahead(fetch: Callable[[str], _Fetched], paths: Sequence[str]) -> Iterator[_Fetched]:
-    """Yield fetch(path) in order, the next one under way in the background meanwhile.
+def ahead(fetch: Callable[[_Item], _Fetched], items: Iterable[_Item]) -> Iterator[_Fetched]:
+    """Yield fetch(item) in order, the next one under way in the background meanwhile.
 
     The thread is a daemon: neither an abandoned iterator nor Ctrl-C waits for a download.
     """
-    upcoming = [_in_background(fetch, path) for path in paths[:1]]
-    for following in paths[1:]:
+    remaining = iter(items)
+    upcoming = [_in_background(fetch, item) for item in islice(remaining, 1)]
+    for following in remaining:
         current = upcoming.pop().result()
         upcoming.append(_in_background(fetch, following))
         yield current
@@ -177,14 +182,14 @@ def _ahead(fetch: Callable[[str], _Fetched], paths: Sequence[str]) -> Iterator[_
         yield last.result()
 
 
-def _in_background(fetch: Callable[[str], _Fetched], path: str) -> Future[_Fetched]:
+def _in_background(fetch: Callable[[_Item], _Fetched], item: _Item) -> Future[_Fetched]:
     future: Future[_Fetched] = Future()
 
     def run() -> None:
         try:
-            future.set_result(fetch(path))
+            future.set_result(fetch(item))
         except BaseException as error:  # whatever it is, it belongs to the reader who waits
             future.set_exception(error)
 
-    threading.Thread(target=run, name=f"fetch {path}", daemon=True).start()
+    threading.Thread(target=run, name=f"fetch {item}", daemon=True).start()
     return future

@@ -20,9 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lawm_data import config
+from lawm_data.errors import UserError
 from lawm_data.runs import NOT_COMPARED, Position, Run, code_commit, shared_position
-from lawm_train import methods, policy
-from lawm_train.data import Data, Labels, Sizes, load
+from lawm_train import methods, policy, pool
+from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.methods import Method, Phase, Policy, TrainConfig
 from lawm_train.stream import Dataset
@@ -42,17 +43,21 @@ class Job:
     recipe: str
     labels: Labels = Labels()
 
-    def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
-        """What config.json holds; everything that the numbers of a run depend on."""
-        return {**self._asked(seed), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}
+    def run_config(self, seed: int, sizes: Sizes, labeled: int, moves: bool = False) -> dict[str, Any]:
+        """What config.json holds; everything that the numbers of a run depend on. moves: whether the pool does."""
+        return {**self._asked(seed, moves), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}
 
     def is_of(self, run: Run, seed: int) -> bool:
         """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
         saved = run.config
-        return all(saved[key] == value for key, value in self._asked(seed).items() if key not in NOT_COMPARED)
+        asked = self._asked(seed, "pool_gb" in saved["settings"]["train"])
+        return all(saved[key] == value for key, value in asked.items() if key not in NOT_COMPARED)
 
-    def _asked(self, seed: int) -> dict[str, Any]:
+    def _asked(self, seed: int, moves: bool) -> dict[str, Any]:
         fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
+        settings = config.as_dict(self.configs)
+        if not moves:
+            del settings["train"]["pool_gb"]  # what fits is the same in a pool of any size
         return {
             "method": self.method,
             "oracle": self.labels.oracle,
@@ -63,7 +68,7 @@ class Job:
             "label_frac": fraction,
             "label_seed": label_seed,
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
-            "settings": config.as_dict(self.configs),
+            "settings": settings,
             "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
         }
 
@@ -104,8 +109,8 @@ def _train(job: Job, runs: list[Run]) -> None:
     method = _build(job, data)
     phases = method.phases(data)
     evaluator = _evaluator(job)
-    for run, seed, labeled in zip(runs, job.seeds, data.labeled, strict=True):
-        run.begin(job.run_config(seed, data.sizes, len(labeled)))
+    for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
+        run.begin(job.run_config(seed, data.sizes, labeled, data.pool_gb is not None))
     start, spent = shared_position(runs), 0.0
     if start:
         spent = policy.restore(method, runs, start)["seconds"]
@@ -121,12 +126,26 @@ def as_begun(job: Job, runs: Iterable[Run]) -> Job:
     return job
 
 
-def load_data(job: Job) -> Data:
-    """The episodes of each seed; the action-free ones only if the method wants them."""
-    kind = methods.kind_of(job.method)
-    window = job.configs["train"].window if kind.windows else 1
-    of_method = (job.method, kind.unlabeled, window)
-    return load(job.dataset, job.slice_name, job.labels, job.seeds, *of_method)
+def load_data(job: Job) -> Windowed:
+    """The episodes of each seed; the action-free ones only if the method wants them. What does not fit is not read.
+
+    UserError where it does not fit and has to.
+    """
+    kind, settings = methods.kind_of(job.method), job.configs["train"]
+    window = settings.window if kind.windows else 1
+    anew = job.labels.oracle or job.labels.redrawn
+    names = ("labeled", "unlabeled") if kind.unlabeled or anew else ("labeled",)
+    splits = [pool.Split(job.dataset, job.slice_name, name, window) for name in names]
+    gigabytes = sum(split.size for split in splits) / pool.GIGABYTE
+    check_labeled(job.dataset, job.slice_name, job.method)
+    if gigabytes <= settings.pool_gb:
+        return load(job.dataset, job.slice_name, job.labels, job.seeds, kind.unlabeled, window)
+    if kind.at_once or anew:
+        raise UserError(
+            f"method {job.method}{job.labels.describe()} reads every episode before it trains: slice {job.slice_name} "
+            f"takes {gigabytes:.2g} GB in memory, and the pool is of {settings.pool_gb:g}; raise --pool-gb above that"
+        )
+    return pool.moving([split for split in splits if split.paths], len(job.seeds), settings.pool_gb)
 
 
 def _evaluator(job: Job) -> Evaluator | None:
@@ -262,7 +281,7 @@ def _log_cost(session: _Session, phase: Phase) -> None:
         run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 
 
-def _build(job: Job, data: Data) -> Method:
+def _build(job: Job, data: Windowed) -> Method:
     return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
@@ -272,7 +291,7 @@ def default_name(job: Job) -> str:
     return f"{job.dataset.manifest.env.replace(':', '-')}-{job.slice_name}-{job.method}{oracle}"
 
 
-def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | None) -> str:
+def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position | None) -> str:
     """One line: recipe, slice, method, expected time of what is left."""
     few = data.sample()  # to infer the actions of all would take as long as many updates
     scratch = _build(job, few).phases(few)
@@ -284,7 +303,7 @@ def _announcement(job: Job, data: Data, phases: list[Phase], start: Position | N
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
         f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
-        f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {updates}: "
+        f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {data.describe()}, {updates}: "
         f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start else "")
     )

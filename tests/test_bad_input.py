@@ -248,6 +248,13 @@ LEARN: list[Row] = [
         f"{TRAIN} --set train.window=99",
         ["custom:made/made/0/", "shorter than a window of 99", "train.window"],
     ),
+    (
+        "pool-small",
+        dataset,
+        f"{TRAIN} --pool-gb 1e-5",
+        ["labeled-00000", "pool of 1e-05 GB", "--pool-gb", "split.shard_mb"],
+    ),
+    ("pool-below-nothing", dataset, f"{TRAIN} --pool-gb -1", ["train.pool_gb is -1", "0 or more"]),
     ("train-setting", dataset, f"{TRAIN} --set train.batch=1", ["train.batch is 1", "2 or more"]),
     ("train-share", dataset, f"{TRAIN} --set train.labeled_share=5", ["train.labeled_share is 5"]),
     ("train-device", dataset, f"{TRAIN} {BC} --set train.device=abacus", ["train.device is abacus", "cpu"]),

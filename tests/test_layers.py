@@ -17,7 +17,7 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 LAYERS = """
 errors
 episode files draw parallel table4 arrow nets
-config envs runs
+config envs runs summary
 rollout
 windows manifest
 store
@@ -33,6 +33,7 @@ WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "
 TRAIN_LAYERS = """
 stream evaluate paper paired evidence
 data lawm tables
+pool
 clap td3bc bc idm
 methods rungs
 acting pretrained

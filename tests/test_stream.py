@@ -119,16 +119,16 @@ def test_next_shard_is_fetched_while_this_one_is_read() -> None:
         started[path].set()
         return path
 
-    fetched = stream._ahead(fetch, "abc")
+    fetched = stream.ahead(fetch, "abc")
     assert next(fetched) == "a"
     assert started["b"].wait(5) and not started["c"].is_set()
     assert list(fetched) == ["b", "c"]
-    assert list(stream._ahead(fetch, "")) == []
+    assert list(stream.ahead(fetch, "")) == []
 
 
 def test_abandoned_iterator_does_not_wait_for_a_download() -> None:
     never = threading.Event()
-    fetched = stream._ahead(lambda path: path == "a" or never.wait(60), "ab")
+    fetched = stream.ahead(lambda path: path == "a" or never.wait(60), "ab")
     next(fetched)
     closing = threading.Thread(target=fetched.close)  # type: ignore[attr-defined]
     closing.start()
@@ -143,7 +143,7 @@ def test_error_of_the_background_reaches_the_reader() -> None:
             raise UserError("b is damaged")
         return path
 
-    fetched = stream._ahead(fetch, "abc")
+    fetched = stream.ahead(fetch, "abc")
     assert next(fetched) == "a"
     with pytest.raises(UserError, match="b is damaged"):
         next(fetched)

@@ -11,9 +11,8 @@ from datasets import load_dataset
 from lawm_data import config
 from lawm_data.bench import Row, median_seconds
 from lawm_data.episode import Episode
-from lawm_data.windows import Windows
 from lawm_train import methods, policy, train
-from lawm_train.data import Data
+from lawm_train.data import Batches, Windowed
 from lawm_train.evaluate import Evaluator
 from lawm_train.methods import Method
 from lawm_train.stream import open_dataset
@@ -110,12 +109,10 @@ class Bench:
         configs = config.load(RECIPE, [f"train.joint={str(joint).lower()}"], policy.SECTIONS, {})
         return train.Job(self.dataset, self.slice, METHOD, range(seeds), configs, RECIPE)
 
-    def _windows(self, batch: int) -> Windows:
+    def _windows(self, batch: int) -> Batches:
         """Windows for one seed, half of them labeled."""
         job = self._job(1)
-        data = train.load_data(job)
-        pools = [pool for pool in (*data.labeled, *data.unlabeled) if pool]
-        return Windows([pools], job.seeds, job.configs["train"].window, [batch // 2, batch // 2])
+        return train.load_data(job).windows(job.seeds, [batch // 2, batch // 2], "cpu")
 
     def _rate(self, what: str, count: int, unit: str, action: Callable[[], object], target: str, how: str) -> Row:
         goal = f"{target} {unit}/s" if target else ""
@@ -128,7 +125,7 @@ class Bench:
         return median_seconds(action, self.repeats)
 
 
-def _built(job: train.Job, data: Data) -> Method:
+def _built(job: train.Job, data: Windowed) -> Method:
     return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
 
 
