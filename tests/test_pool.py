@@ -242,11 +242,15 @@ def test_what_fits_is_drawn_from_all_whatever_the_pool(folder, tmp_path, capsys)
 
 
 def test_how_a_moving_pool_is_told_and_kept(folder, tmp_path, capsys):
-    (run,) = train.train(moving_job(folder, method="bc", settings=["train.pool_gb=8e-6"]), tmp_path)
+    moves, fits = (moving_job(folder, method="bc", settings=[f"train.pool_gb={size}"]) for size in (8e-6, 1))
+    (run,) = train.train(moves, tmp_path)
     assert "windows from a moving pool" in capsys.readouterr().out
     assert run.config["settings"]["train"]["pool_gb"] == 8e-6
+    assert moves.is_of(run, 0) and not fits.is_of(run, 0)
     with pytest.raises(UserError, match="pool_gb was 8e-06, now None"):
-        train.train(moving_job(folder, method="bc", settings=["train.pool_gb=1"]), tmp_path)
+        train.train(fits, tmp_path)
+    (whole,) = train.train(fits, tmp_path / "whole")
+    assert fits.is_of(whole, 0) and not moves.is_of(whole, 0)
 
 
 @pytest.mark.parametrize(
