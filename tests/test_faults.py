@@ -25,8 +25,8 @@ from lawm_data import transport
 from lawm_data.manifest import NAME, Manifest
 
 FOREVER = 10**9
-SECONDS = 90  # in which every job must have ended, on a busy machine
-TIMEOUT = "1"  # HF_HUB_DOWNLOAD_TIMEOUT
+SECONDS = 120  # in which every job must have ended, on a busy machine
+TIMEOUT = "2"  # HF_HUB_DOWNLOAD_TIMEOUT
 SHARD = "unlabeled-00001"
 
 
@@ -93,7 +93,7 @@ PULL: dict[str, Fault] = {
     "trickle": Fault(GET, FOREVER, trickle, ("stalled", "bytes in", AGAIN), before=False),
     "trickle-manifest": Fault(f"GET {NAME}", FOREVER, trickle, ("stalled", AGAIN), before=False),
     "silent-shard": Fault(GET, FOREVER, silence, ("did not answer in time", AGAIN)),
-    "silent-info": Fault("GET /api/", FOREVER, silence, ("stalled", "no answer for 12 s", AGAIN)),
+    "silent-info": Fault("GET /api/", FOREVER, silence, ("stalled", "no answer for 24 s", AGAIN)),
     "expired": Fault(HEAD, FOREVER, EXPIRED, ("token", "expired", "hf auth login")),
     "401": Fault("GET /api/", FOREVER, status(401, "Repository not found", "RepoNotFound"), ("private", "token")),
     "403": Fault(HEAD, FOREVER, status(403, "Forbidden"), ("token may not do this",)),
@@ -112,7 +112,7 @@ PUSH: dict[str, Fault] = {
     "503-upload": Fault("PUT /lfs/", FOREVER, status(503), ("the Hub answered 503", AGAIN)),
     "hang-up-upload": Fault("PUT /lfs/", 2, hang_up),
     "answer-lost": Fault(COMMIT, 1, hang_up, before=False),
-    "silent-commit": Fault(COMMIT, FOREVER, silence, ("stalled", "no answer for 12 s", AGAIN)),
+    "silent-commit": Fault(COMMIT, FOREVER, silence, ("stalled", "no answer for 24 s", AGAIN)),
     "silent-upload": Fault("PUT /lfs/", FOREVER, silence, ("stalled", AGAIN)),
     "expired": Fault("POST /preupload/", FOREVER, EXPIRED, ("token", "expired", "hf auth login")),
     "403": Fault(COMMIT, FOREVER, status(403, "Forbidden"), ("write access",)),
