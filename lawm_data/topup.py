@@ -82,7 +82,7 @@ def _fill(root: Path, history: Sequence[Row], band: Band, share: int, label: str
             order = orders.stop
             new = band.count([episode.episode_return for episode in episodes])
             found += new
-            bar.update(new)
+            bar.update(min(new, int(bar.total - bar.n)))
     short = f", {share - there - found} still missing: most returns miss the band; collect more episodes"
     return f"{found} episodes by {len(policies)} kept policies{short if there + found < share else ''}"
 
