@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import yaml
 
 from lawm_data import table4
+from lawm_data.figures import png
 from lawm_data.manifest import Manifest
 from lawm_data.table4 import COLUMNS
 
@@ -48,9 +48,7 @@ def figure(*datasets: Mapping[str, Returns]) -> bytes:
     grid = page.subplots(len(datasets), columns, squeeze=False)
     for panels, returns in zip(grid, datasets, strict=True):
         _histograms(panels, returns)
-    buffer = io.BytesIO()
-    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(page)
 
 
 def _histograms(panels: Sequence[Any], returns: Mapping[str, Returns]) -> None:

@@ -65,7 +65,7 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
     settings_of = config.load(recipe, settings, sections, {"collect": flags})
     with files.lock(root):
         if top_up:
-            topup.top_up(root, env, top_up, settings_of["collect"].policy, settings_of["split"])
+            topup.top_up(root, env, top_up, settings_of["split"])
         else:
             asked = settings_of["collect"]
             click.echo(f"recipe {recipe}, policy {asked.policy}, {asked.seeds} x {asked.episodes} episodes of {env}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lawm_data import files
+from lawm_data.figures import png
 from lawm_data.store import Row
 
 WINDOW = 20  # episodes of the moving mean
@@ -39,9 +39,7 @@ def draw(rows: Sequence[Row], repeat: int) -> bytes:
         axes.plot(steps, _moving_mean(returns), color=f"C{k}", label=f"{source}, seed {seed}")
     axes.set(title=rows[0].env, xlabel="control steps", ylabel="return")
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(page)
 
 
 def _moving_mean(values: np.ndarray) -> np.ndarray:

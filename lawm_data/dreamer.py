@@ -1,7 +1,8 @@
 """Dreamer: a world model of states, actor and critic in its imagination (Hafner et al. 2019b, 2020, 2023).
 
 From DreamerV3: symlog observations, free nats, percentile return normalisation, a two-hot critic that starts at zero.
-The actor follows the gradient of imagined returns through the dynamics.
+The actor follows the gradient of imagined returns through the dynamics. Nothing predicts an episode's end: of the
+suite's tasks only lqr has one before the time limit, and `envs` refuses it.
 
 Shapes: L transitions, H imagined steps, N models, B windows, P start states, O observation, A action, E embedding,
 D deter, S stoch.

@@ -58,15 +58,14 @@ class Learner:
 
     def resume(self, order: int, episodes: Iterable[Episode]) -> None:
         """Continue after the first `order` episodes; UserError when there is no checkpoint of that time."""
+        self.run.discard(Position(0, order))
         if order == 0:
-            self.run.discard(Position(0, 0))
             return
         if Position(0, order) not in self.run.positions():
             raise UserError(
                 f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, or "
                 "collect into another --root"
             )
-        self.run.discard(Position(0, order))
         tensors, state = self.run.load(Position(0, order))
         restore(self.modules, [tensors], state["optimizer_steps"])
         self._remember(episodes)
@@ -136,7 +135,10 @@ def load_kept(path: Path, spec: Spec, config: dreamer.Config, noise: Noise | Non
     agent = build(spec, config, 0)
     try:
         tensors = safetensors.torch.load_file(path)
-        agent.load_state_dict({key.removeprefix("agent."): x for key, x in tensors.items()}, strict=False)
+        for part in ACTING:
+            prefix = f"agent.{part}."
+            own = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+            agent.get_submodule(part).load_state_dict(own)
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not a kept policy of this collector ({reason}); remove it") from None

@@ -18,6 +18,7 @@ from PIL import Image
 from lawm_data import envs, files
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
+from lawm_data.figures import png
 from lawm_data.store import Row, Store
 
 FRAME_SECONDS = 0.1  # of simulated time between frames: without a GPU a frame takes about 35 ms to render
@@ -59,9 +60,7 @@ def picture(episode: Episode, layout: list[tuple[str, int]]) -> bytes:
         axes.plot(values, linewidth=0.8)
         axes.set_ylabel(f"{name} [{values.shape[1]}]")
     grid[-1].set_xlabel("agent step")
-    buffer = io.BytesIO()
-    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(page)
 
 
 def film(episode: Episode, repeat: int | None) -> bytes:

@@ -21,6 +21,7 @@ from lawm_data.nets.blocks import Noise
 from lawm_data.slicing import TOP_UP
 from lawm_data.store import Row, Store
 
+SOURCE = "dreamer"  # whose policies are kept for it
 TRIES = 4  # rollouts for each episode that is missing, before giving up
 
 
@@ -35,23 +36,23 @@ class Band:
         return sum(self.least <= value <= self.most for value in returns)
 
 
-def top_up(root: Path, env: str, name: str, source: str, split: slicing.Config) -> None:
+def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
     """Roll out until each collector's share of slice `name` is full, or its policies miss the band too often.
 
-    Collectors are the seeds of `source` in the store. UserError when there are none.
+    Collectors are the seeds of SOURCE in the store. UserError when there are none.
     """
     store = Store(root / "raw")
     rule = slicing.rules_of(env, split.rules)[name]
     band = Band(
         -np.inf if rule.min_return is None else rule.min_return, np.inf if rule.max_return is None else rule.max_return
     )
-    history = store.rows(env, source)
+    history = store.rows(env, SOURCE)
     seeds = sorted({row.seed for row in history})
     if not seeds:
-        raise UserError(f"{store.root}: no history of {source} in {env}; run `lawm-data collect --env {env}` first")
+        raise UserError(f"{store.root}: no history of {SOURCE} in {env}; run `lawm-data collect --env {env}` first")
     if TOP_UP not in store.sources(env):
-        described = f"rollouts of policies that {source} kept every {KEEP_EVERY} episodes, sampled as in training"
-        store.create(env, TOP_UP, {**store.meta(env, source), "collected": described})
+        described = f"rollouts of policies that {SOURCE} kept every {KEEP_EVERY} episodes, sampled as in training"
+        store.create(env, TOP_UP, {**store.meta(env, SOURCE), "collected": described})
     for k, seed in enumerate(seeds):
         share = split.quota // len(seeds) + (k < split.quota % len(seeds))
         own = [row for row in history if row.seed == seed]
@@ -61,12 +62,12 @@ def top_up(root: Path, env: str, name: str, source: str, split: slicing.Config) 
 
 def _fill(root: Path, history: Sequence[Row], band: Band, share: int, label: str) -> str:
     """Top up one seed; returns what happened, in words."""
-    store, (env, source, seed) = Store(root / "raw"), (history[0].env, history[0].source, history[0].seed)
+    store, env, seed = Store(root / "raw"), history[0].env, history[0].seed
     order = store.resume(env, TOP_UP, seed)
     there = band.count([row.episode_return for row in (*history, *store.rows(env, TOP_UP)) if row.seed == seed])
     if there >= share:
         return f"{share} of {share} episodes are there"
-    run = run_of(root, env, source, seed)
+    run = run_of(root, env, SOURCE, seed)
     settings = config.from_dict(run.config["settings"], {"collect": Config}, str(run.path / "config.json"))["collect"]
     torch.set_num_threads(settings.threads)
     spec, policies = envs.spec(env, settings.repeat), _policies(kept_policies(run), history, band, str(run.path))

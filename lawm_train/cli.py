@@ -134,7 +134,7 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
         ladders[run.name] = diagnostics.ladder(run, dataset)
         click.echo(diagnostics.as_text(run, ladders[run.name]))
     if out:
-        diagnostics.draw(ladders, out)
+        files.write_bytes(out, diagnostics.draw(ladders))
 
 
 @main.command()

@@ -12,6 +12,7 @@ import torch
 from lawm_data import envs, files, labels
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
+from lawm_data.figures import png
 from lawm_data.runs import Run
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, evidence, idm, policy, rungs, tables
@@ -57,8 +58,8 @@ def as_text(path: Path, walked: Iterable[Rung]) -> str:
     return "\n".join(lines)
 
 
-def draw(ladders: Mapping[str, Sequence[Rung]], path: Path) -> None:
-    """Write a PNG: of each run, every figure that decides, as a multiple of its bound; failures are hatched."""
+def draw(ladders: Mapping[str, Sequence[Rung]]) -> bytes:
+    """A PNG: of each run, every figure that decides, as a multiple of its bound; failures are hatched."""
     from matplotlib.figure import Figure
 
     rows: dict[str, int] = {}
@@ -79,8 +80,7 @@ def draw(ladders: Mapping[str, Sequence[Rung]], path: Path) -> None:
     axes.set(xlabel="multiple of the bound (cut off at -1 and 4); hatched: on its wrong side", xlim=(-1, 5))
     axes.invert_yaxis()
     page.legend(loc="outside lower center", fontsize=8)
-    with files.new_file(path) as temporary:
-        page.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    return png(page)
 
 
 def held_out(run: Run, dataset: Dataset) -> Batch:

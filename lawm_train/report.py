@@ -11,6 +11,7 @@ import click
 
 from lawm_data import files
 from lawm_data.errors import UserError
+from lawm_data.figures import png
 from lawm_train import evidence, tables
 from lawm_train.evidence import Record
 
@@ -39,8 +40,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
     files.write_text(out / "report.md", text)
     files.write_text(out / "table1.csv", tables.table_1_csv(tables.cells(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
-    with files.new_file(out / "curves.png") as temporary:
-        draw(records, temporary, reference)
+    files.write_bytes(out / "curves.png", draw(records, reference))
     return text
 
 
@@ -122,14 +122,12 @@ def _verdict(rung: dict) -> str:
     return {True: "passed", False: "**failed**", None: "not walked"}[rung["passed"]]
 
 
-def draw(records: Sequence[Record], path: Path, reference: float | None = None) -> None:
-    """A PNG of the curves, one a cell; the same records give the same bytes."""
-    import matplotlib
+def draw(records: Sequence[Record], reference: float | None = None) -> bytes:
+    """A PNG of the curves, one a cell."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    page = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = page.subplots()
     places = tables.cells(records).items()
     curves = [(place, method, [*cell.runs, *cell.others]) for place, own in places for method, cell in own.items()]
     for color, (place, method, runs) in enumerate(curves):
@@ -148,5 +146,4 @@ def draw(records: Sequence[Record], path: Path, reference: float | None = None) 
     axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120, format="png", metadata={"Software": None})
-    plt.close(figure)
+    return png(page)

@@ -39,8 +39,7 @@ def write(run: Run, folder: Path, repo: str) -> None:
     records = [record for record in evidence.of_run(run.path) if not record.method.endswith(evidence.PRIOR)]
     scores = [evaluation for record in records for evaluation in record.evaluations]
     if scores:
-        with files.new_file(folder / CURVE) as temporary:
-            report.draw(records, temporary)
+        files.write_bytes(folder / CURVE, report.draw(records))
     files.write_text(folder / "README.md", render(exported.description, scores, repo))
 
 

@@ -6,12 +6,10 @@ For the first steps of every (source, seed) in the raw store, as many as the sho
 - entropy: mean over observation dimensions of the entropy (bits) of a histogram of 50 bins between the extremes that
   any of the collectors reached; 5.64 would be uniform.
 - volume: log10 of the volume of the covariance ellipsoid, sqrt(det), in units of the pooled standard deviations.
-  relative to the first source in the table.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +18,7 @@ import click
 import numpy as np
 
 from lawm_data import files
+from lawm_data.figures import png
 from lawm_data.store import Row, Store
 
 BINS = 50
@@ -87,9 +86,7 @@ def plot(env: str, lines: list[str]) -> bytes:
     for axes, title in zip(panels, ("mean entropy of an observation (bits)", "log10 volume"), strict=True):
         axes.set(title=f"{env}: {title}", xlabel="episodes", xscale="log")
         axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    page.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(page)
 
 
 if __name__ == "__main__":

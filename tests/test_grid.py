@@ -13,7 +13,7 @@ import lawm_train.cli
 from lawm_data import config, parallel
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import grid, paper, policy, stream, train
+from lawm_train import grid, methods, paper, policy, stream, train
 from lawm_train.data import Labels
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -202,7 +202,9 @@ def test_table1_sh_has_every_cell_of_the_paper_once():
 @pytest.mark.parametrize("words", table1_commands(), ids=lambda words: " ".join(words[7:]))
 def test_the_commands_of_table1_sh_are_understood(words):
     command = lawm_train.cli.main.commands["train"]
-    command.make_context("train", ["3" if word == "$RUNS" else word for word in words])
+    asked = command.make_context("train", ["3" if word == "$RUNS" else word for word in words]).params
+    assert asked["seeds"] == 3 and asked["slice_"] in {place[1] for place in paper.TABLE_1}
+    methods.check(asked["method"], Labels(asked["oracle"], asked["label_frac"], asked["label_seed"]))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 from test_collect_learning import ENV, contents, made, run_of
 
 from lawm_data import slicing, topup
@@ -38,12 +39,12 @@ def copied(history: Path, root: Path) -> Path:
 
 def test_a_quota_is_filled_and_stays_filled(history: Path, tmp_path: Path) -> None:
     root = copied(history, tmp_path)
-    topup.top_up(root, ENV, "medium", "dreamer", split(57))
+    topup.top_up(root, ENV, "medium", split(57))
     rows = Store(root / "raw").rows(ENV)
     extra = [row for row in rows if row.source == "topup"]
     assert len(extra) == 8, "seven are missing, rounds are of two"
     before = contents(root)
-    topup.top_up(root, ENV, "medium", "dreamer", split(57))
+    topup.top_up(root, ENV, "medium", split(57))
     assert contents(root) == before
     cut = slicing.cut(rows, ENV, split(57))
     assert len(cut["medium"].rows) + len(cut["medium"].validation_rows) >= 57
@@ -52,7 +53,7 @@ def test_a_quota_is_filled_and_stays_filled(history: Path, tmp_path: Path) -> No
 
 def test_an_interruption_leaves_no_trace(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = (copied(history, tmp_path / name) for name in ("whole", "cut"))
-    topup.top_up(whole, ENV, "medium", "dreamer", split(60))
+    topup.top_up(whole, ENV, "medium", split(60))
     commits = iter(range(100))
     original = Store.commit
 
@@ -63,18 +64,23 @@ def test_an_interruption_leaves_no_trace(history: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Store, "commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        topup.top_up(cut, ENV, "medium", "dreamer", split(60))
+        topup.top_up(cut, ENV, "medium", split(60))
     monkeypatch.undo()
-    topup.top_up(cut, ENV, "medium", "dreamer", split(60))
+    topup.top_up(cut, ENV, "medium", split(60))
     assert contents(cut) == contents(whole)
 
 
 def test_what_cannot_be_filled_is_said(history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = copied(history, tmp_path)
     with pytest.raises(UserError, match=r"none of 2 kept policies had a mean return in \[2000, 3000\]"):
-        topup.top_up(root, ENV, "medium", "dreamer", split(60, NONE))
-    with pytest.raises(UserError, match="no history of plan2explore in pendulum-swingup"):
-        topup.top_up(root, ENV, "medium", "plan2explore", split(60))
-    next(run_of(root).path.glob("policy-*")).write_bytes(b"torn")
+        topup.top_up(root, ENV, "medium", split(60, NONE))
+    with pytest.raises(UserError, match="no history of dreamer in walker-walk"):
+        topup.top_up(root, "walker-walk", "medium", split(60))
+    kept = next(run_of(root).path.glob("policy-*"))
+    tensors = safetensors.torch.load_file(kept)
+    safetensors.torch.save_file({key: x for key, x in tensors.items() if "actor" not in key}, kept)
     with pytest.raises(UserError, match=r"policy-0000\d\d.safetensors: not a kept policy of this collector"):
-        topup.top_up(root, ENV, "medium", "dreamer", split(60))
+        topup.top_up(root, ENV, "medium", split(60))
+    kept.write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"policy-0000\d\d.safetensors: not a kept policy of this collector"):
+        topup.top_up(root, ENV, "medium", split(60))
