@@ -200,9 +200,9 @@ def _described(spec: envs.Spec, config: Config) -> str:
         f"first {config.prefill} episodes random; {c.updates} updates of {c.batch} windows of {c.window} an episode "
         f"(train ratio {ratio:.0f})"
     )
-    if config.policy == "plan2explore":
-        members = config.plan2explore.members
-        return (
-            f"Plan2Explore (Dreamer rewarded where {members} models disagree), the policy's mean, no noise; {learned}"
-        )
-    return f"Dreamer, actions sampled from the policy (entropy weight {c.entropy:g}), no other noise; {learned}"
+    explore = config.plan2explore
+    agent, entropy = {
+        "dreamer": ("Dreamer", c.entropy),
+        "plan2explore": (f"Plan2Explore (Dreamer rewarded where {explore.members} models disagree)", explore.entropy),
+    }[config.policy]
+    return f"{agent}, actions sampled from the policy (entropy weight {entropy:g}), no other noise; {learned}"

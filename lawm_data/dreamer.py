@@ -67,8 +67,8 @@ class Reward(Protocol):
         """States feat [H+1, N, P, D+S] and the actions between them [H, N, P, A] -> rewards [H, N, P]."""
         ...
 
-    def update(self, feat: Tensor, action: Tensor, embed: Tensor) -> dict[str, Tensor]:
-        """Learn from states and embeddings [L+1, N, B, .] and actions [L, N, B, A]; metrics [N]."""
+    def update(self, feat: Tensor, action: Tensor, observation: Tensor) -> dict[str, Tensor]:
+        """Learn from states and observations [L+1, N, B, .] and actions [L, N, B, A]; metrics [N]."""
         ...
 
 
@@ -104,8 +104,8 @@ class Dreamer(nn.Module):
         """Raw observation [..., N, B, O] -> embedding [..., N, B, E]."""
         return self.encoder(symlog(observation))
 
-    def world_loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], State, Tensor]:
-        """Unreduced terms [L or L+1, N, B], posterior states 0..L, and their embeddings [L+1, N, B, E]."""
+    def world_loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], State]:
+        """Unreduced terms [L or L+1, N, B] and the posterior states 0..L."""
         c, (length, _, size, _) = self.config, batch.action.shape
         state_noise = noise.normal(length + 1, size, c.stoch)
         embed = self.embed(batch.observation)
@@ -119,7 +119,7 @@ class Dreamer(nn.Module):
             "state_kl": balanced_kl((states.mean, states.std), prior, c.balance, c.free_nats),
             "reward": gaussian_nll(predicted, batch.reward[..., None], c.reward_sigma),
         }
-        return terms, states, embed
+        return terms, states
 
     def imagine(self, start: State, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
         """States 0..H as feat [H+1, N, P, D+S], actions [H, N, P, A] and log pi [H, N, P], from start [N, P, ...]."""
@@ -151,13 +151,13 @@ class Dreamer(nn.Module):
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """One step of world model, reward function, actor and critic; metrics [N]."""
-        terms, states, embed = self.world_loss(batch, noise)
+        terms, states = self.world_loss(batch, noise)
         metrics = {
             "world_norm": self.optimizer.step(torch.stack([term.mean((0, 2)) for term in terms.values()]).sum(0))
         }
         states = states.map(torch.Tensor.detach)
         if self.reward:
-            metrics |= self.reward.update(states.feat, batch.action, embed.detach())
+            metrics |= self.reward.update(states.feat, batch.action, batch.observation)
         every = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
         start = every.map(lambda x: x.transpose(0, 1).flatten(1, 2))
         losses = self.loss(start, noise)

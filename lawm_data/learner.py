@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +47,11 @@ class Learner:
         threads: int,
     ):
         torch.set_num_threads(threads)
-        self.spec, self.config, self.seed, self.run, self.device = spec, config, seed, run, device
         curiosity = None
         if explore:
-            feat = config.deter + config.stoch
-            curiosity = Disagreement(explore, [seed], feat, spec.action_size, config.embed).to(device)
-        self.explores = curiosity is not None
+            feat, config = config.deter + config.stoch, replace(config, entropy=explore.entropy)
+            curiosity = Disagreement(explore, [seed], feat, spec.action_size, spec.observation_size).to(device)
+        self.spec, self.config, self.seed, self.run, self.device = spec, config, seed, run, device
         self.agent = build(spec, config, seed, curiosity).to(device)
         self.modules: dict[str, nn.Module] = {"agent": self.agent} | ({"curiosity": curiosity} if curiosity else {})
         self.replay: Pool | None = None
@@ -71,9 +71,8 @@ class Learner:
         self._remember(episodes)
 
     def policy(self, order: int) -> Policy:
-        """Acts in the round that begins with episode `order`: sampled for a task, the mean when exploring."""
-        noise = None if self.explores else Noise([self.seed], f"act/{order}", 0, self.device)
-        return on_arrays(self.agent.policy(noise), self.device)
+        """Acts in the round that begins with episode `order`, with samples."""
+        return on_arrays(self.agent.policy(Noise([self.seed], f"act/{order}", 0, self.device)), self.device)
 
     def learn(self, episodes: Sequence[Episode], logged: dict[str, float], watch: Callable[[float], None]) -> None:
         """Learn from a round and all before it; log metrics and `logged`, then write the checkpoint.

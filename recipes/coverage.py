@@ -40,7 +40,7 @@ def main(workspace: Path, env: str, out: Path) -> None:
     pooled = np.concatenate(list(seen.values()))
     center, scale = pooled.mean(0), pooled.std(0).clip(1e-6)
     edges = [np.linspace(low, high, BINS + 1) for low, high in zip(pooled.min(0), pooled.max(0), strict=True)]
-    checkpoints = [count for count in (10, 25, 50, 100, 200, 400, 800) if count < episodes] + [episodes]
+    checkpoints = [count for count in (10, 25, 50, 100, 150, 200, 400, 800) if count < episodes] + [episodes]
     per_episode = len(pooled) // (len(seen) * episodes)
     lines = ["collector,episodes,entropy_bits,log10_volume"]
     for name, values in seen.items():

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 
-from lawm_data import dreamer, plan2explore
+from lawm_data import dreamer, envs, plan2explore
 from lawm_data.collect import Config, collect, rounds
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
@@ -61,6 +63,16 @@ def test_a_collection_in_parts_is_the_whole(tmp_path: Path, policy: str) -> None
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     rows = Store(tmp_path / "whole" / "raw").rows(ENV)
     assert {row.slice_name for row in rows} == {"plan2explore" if policy == "plan2explore" else None}
+
+
+def test_an_explorer_acts_with_samples_and_has_its_own_entropy_weight(tmp_path: Path) -> None:
+    spec = envs.spec(ENV, 50)
+    explore = plan2explore.Config(members=2, units=4, layers=1, entropy=0.5)
+    learner = Learner(spec, TINY, explore, 0, Run(tmp_path), "cpu", 1)
+    assert learner.agent.config == replace(TINY, entropy=0.5)
+    observation, first = np.zeros((1, spec.observation_size), np.float32), np.ones(1, bool)
+    drawn = [learner.policy(order)(observation, first).tolist() for order in (2, 4, 2)]
+    assert drawn[0] == drawn[2] != drawn[1]
 
 
 def test_interruptions_at_any_point_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

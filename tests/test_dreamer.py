@@ -26,7 +26,7 @@ def made(seeds=(0,)):
 
 def agent(seeds=(0,), curious=False, **changes):
     config = replace(SMALL, **changes)
-    reward = Disagreement(CURIOUS, list(seeds), 11, ACTION, config.embed) if curious else None
+    reward = Disagreement(CURIOUS, list(seeds), 11, ACTION, OBSERVATION) if curious else None
     return Dreamer(config, list(seeds), OBSERVATION, ACTION, reward)
 
 
@@ -120,35 +120,52 @@ def test_seeds_side_by_side_are_lone_runs(curious):
 def test_the_world_model_learns_and_sees_no_future():
     batch, noise = made().batch(0), lambda: Noise([0], "learn", 0)
     model = agent()
-    _, states, _ = model.world_loss(batch, noise())
+    _, states = model.world_loss(batch, noise())
     later = replace(batch, observation=batch.observation.clone(), action=batch.action.clone())
     later.observation[4:] += 1
     later.action[3:] += 1
-    _, changed, _ = model.world_loss(later, noise())
+    _, changed = model.world_loss(later, noise())
     assert torch.equal(states.feat[:4], changed.feat[:4]) and not torch.equal(states.feat[4], changed.feat[4])
     losses = [model.update(batch, noise())["observation"] for _ in range(100)]
     assert losses[-1] < 0.7 * losses[0], (losses[0], losses[-1])
 
 
-def test_disagreement_is_the_spread_of_its_members():
-    ensemble = Disagreement(CURIOUS, [0], 11, ACTION, 6)
+def test_disagreement_is_the_standardised_spread_of_its_members():
+    ensemble = Disagreement(CURIOUS, [0], 11, ACTION, OBSERVATION)
     noise = Noise([0], "data", 0)
     feat, action = noise.normal(4, 8, 11), noise.normal(3, 8, ACTION)
     predictions = ensemble.predict(feat[:-1], action)
-    assert predictions.shape == (3, 3, 1, 8, 6)
+    assert predictions.shape == (3, 3, 1, 8, OBSERVATION)
+    predictions = predictions.sign() * predictions.abs().expm1()  # out of symlog, into the observation's units
     mean = predictions.mean(0)
-    std = ((predictions - mean).square().sum(0) / 2).sqrt()
-    torch.testing.assert_close(ensemble(feat, action), 0.1 * std.log().mean(-1))
+    spread = ((predictions - mean).square().sum(0) / 2).sqrt().mean(-1).log()
+    torch.testing.assert_close(ensemble(feat, action), (spread - spread.mean()) / spread.std())
+
+
+def test_rewards_for_disagreement_keep_their_level_while_the_members_learn():
+    """Log std falls by nats as they learn: rewards that fell with it would teach the critic little else."""
+    ensemble = Disagreement(CURIOUS, [0], 11, ACTION, OBSERVATION)
+    noise = Noise([0], "data", 0)
+    feat, action = noise.normal(4, 8, 11), noise.normal(3, 8, ACTION)
+    ensemble(feat, action)
+    before = ensemble.moments.clone()
+    with torch.no_grad():
+        for head in (ensemble.heads.layers[-1].weight, ensemble.heads.layers[-1].bias):
+            head.mul_(0.1)
+        for _ in range(600):
+            reward = ensemble(feat, action)
+    assert ensemble.moments[0, 0] < before[0, 0] - 2
+    assert abs(reward.mean()) < 0.1 and abs(reward.std() - 1) < 0.1
 
 
 def test_members_come_to_agree_on_what_they_have_seen():
-    ensemble = Disagreement(CURIOUS, [0], 11, ACTION, 6)
+    ensemble = Disagreement(CURIOUS, [0], 11, ACTION, OBSERVATION)
     noise = Noise([0], "data", 0)
-    feat, action, embed = noise.normal(4, 8, 11), noise.normal(3, 8, ACTION), noise.normal(4, 8, 6)
+    feat, action, observation = noise.normal(4, 8, 11), noise.normal(3, 8, ACTION), noise.normal(4, 8, OBSERVATION)
     other = Noise([0], "other", 0).normal(4, 8, 11)
     for _ in range(300):
-        ensemble.update(feat, action, embed)
-    assert ensemble(feat, action).mean() < ensemble(other, action).mean() - 0.01
+        ensemble.update(feat, action, observation)
+    assert ensemble(feat, action).mean() < ensemble(other, action).mean() - 0.5
 
 
 def test_acting_carries_its_state_and_samples_only_when_told():

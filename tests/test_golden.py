@@ -71,7 +71,7 @@ def dreamer_losses(curious=False):
     )
     reward = None
     if curious:
-        reward = plan2explore.Disagreement(plan2explore.Config(members=3, units=6, layers=1), [0], 11, 2, 6)
+        reward = plan2explore.Disagreement(plan2explore.Config(members=3, units=6, layers=1), [0], 11, 2, 5)
     agent, made = dreamer.Dreamer(config, [0], 5, 2, reward), models.windows(counts=(7, 0))
     return [agent.update(made.batch(i, "replay"), Noise([0], "learn", i)) for i in range(UPDATES)]
 
