@@ -71,7 +71,7 @@ def collect(root: Path, env: str, config: Config) -> None:
     before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed, place) for place, seed in enumerate(left)])
-    picture = root / "runs" / f"collect-{env}-{source}.png"
+    picture = root / "figures" / f"collect-{env}-{source}.png"
     curves.write(store.rows(env, source), config.repeat, picture)
     new = sum(config.episodes - before[seed] for seed in left)
     print(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: lawm-data split")

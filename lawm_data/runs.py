@@ -55,6 +55,11 @@ class Run:
             raise UserError(f"{self.path}: no run here (config.json is missing); name a folder under runs/")
         return files.read_json(self.path / "config.json")
 
+    @property
+    def trains(self) -> bool:
+        """Whether it is one of `lawm-train`; a collector has no method. UserError when the folder is no run."""
+        return "method" in self.config
+
     def begin(self, config: dict[str, Any]) -> None:
         """Start, or continue a run of the same settings; UserError names the first setting that differs."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -147,6 +152,14 @@ def _summary_writer() -> Any:
     except ImportError:
         raise UserError("--tensorboard: TensorBoard is not installed; run `pip install tensorboard`") from None
     return SummaryWriter
+
+
+def trained(path: Path) -> Run:
+    """The run of `lawm-train` in a folder; UserError where there is none, or that of a collector."""
+    run = Run(path)
+    if not run.trains:
+        raise UserError(f"{path}: the run of a collector, which has nothing to score; name one of lawm-train")
+    return run
 
 
 def shared_position(runs: list[Run]) -> Position | None:

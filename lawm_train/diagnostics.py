@@ -13,7 +13,7 @@ from lawm_data import envs, files, labels
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.figures import png
-from lawm_data.runs import Run
+from lawm_data.runs import Run, trained
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, evidence, idm, policy, rungs, tables
 from lawm_train.clap import Agent
@@ -32,7 +32,7 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
 
     Writes RUN/diagnostics.json. UserError for another dataset, or a run without a world model.
     """
-    run = Run(path)
+    run = trained(path)
     saved = run.config
     if saved["dataset"]["digest"] != dataset.digest:
         raise UserError(

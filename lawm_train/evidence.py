@@ -92,7 +92,7 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], list[Path]]:
     for path in paths:
         if path.suffix == ".csv":
             records += from_csv(path)
-        elif "method" not in Run(path).config:
+        elif not Run(path).trains:
             collectors.append(path)
         else:
             records += of_run(path)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.nets import snapshot as snapshots
-from lawm_data.runs import Position, Run
+from lawm_data.runs import Position, Run, trained
 from lawm_train import evaluate, lawm, methods, pretrained
 from lawm_train.data import Sizes, Statistics
 from lawm_train.methods import AgentConfig, Method, TrainConfig
@@ -48,7 +48,7 @@ class Policy:
         policy: `agent`, or `prior` for the prior-policy control of a model-based run. UserError when there is none.
         """
         if (Path(where) / "config.json").is_file():
-            run = Run(Path(where))
+            run = trained(Path(where))
             return cls(run.config, acting(load(run), policy, str(where)))
         exported = pretrained.find(str(where))
         return cls(exported.description, acting(_build(exported), policy, str(where)))

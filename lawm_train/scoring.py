@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 
 from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_data.runs import Run
+from lawm_data.runs import Run, trained
 from lawm_train import policy
 from lawm_train.evaluate import Evaluator, check_sizes
 
@@ -16,7 +16,7 @@ EPISODES = 100  # of a reported score
 
 def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     """Score a run's last checkpoint; keeps the returns in RUN/evaluation-<policy>.json and returns a line of text."""
-    run = Run(path)
+    run = trained(path)
     saved = run.config
     if saved["repeat"] is None:
         raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")

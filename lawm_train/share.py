@@ -10,7 +10,7 @@ import click
 import yaml
 
 from lawm_data import card, files, publish, shards
-from lawm_data.runs import Run
+from lawm_data.runs import Run, trained
 from lawm_train import evidence, policy, pretrained, report
 from lawm_train.evidence import Evaluation
 
@@ -19,7 +19,7 @@ CURVE = "curves.png"
 
 def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str:
     """Publish the last checkpoint of a run in one commit; return its sha. UserError as `publish.publish`."""
-    run = Run(path)
+    run = trained(path)
     env = run.config["env"]
     repo = repo or f"{publish.user()}/{publish.repository_name(env)}-policy"
     with tempfile.TemporaryDirectory() as temporary:
