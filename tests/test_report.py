@@ -243,6 +243,16 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
         report.regenerated("<!-- table: runs of results/none -->\n<!-- end -->", tmp_path)
 
 
+def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
+    path = make_run(tmp_path / "walker-lawm-frac0.05-s0", "lawm", 0, [100])
+    rungs = [{"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}]
+    files.write_json(path / "diagnostics.json", rungs)
+    told = report.write([path], tmp_path / "out", keep=tmp_path / "kept")
+    assert "| walker-lawm-frac0.05-s0 | labeled path | passed |" in told
+    assert files.read_json(tmp_path / "kept" / "walker-lawm-frac0.05-s0-ladder.json") == rungs
+    assert report.write([tmp_path / "kept" / f"{path.name}.csv"], tmp_path / "again") == told
+
+
 def test_the_tables_of_the_results_page_are_made_of_its_evidence():
     text = (RECIPES / "RESULTS.md").read_text()
     assert report.regenerated(text, RECIPES) == text
