@@ -173,6 +173,12 @@ DATA: list[Row] = [
         "lawm-data collect --env walker-walk --set collect.device=abacus",
         ["collect.device is abacus", "cpu"],
     ),
+    (
+        "top-up-no-simulator",
+        history(),
+        "lawm-data collect --env custom:made --top-up medium",
+        ["unknown env 'custom:made'"],
+    ),
     ("collect-episodes", nothing, "lawm-data collect --env walker-walk --episodes 0", ["--episodes", "0"]),
     ("root-is-a-file", aime(), "lawm-data split --root 3.hdf5", ["3.hdf5", "cannot be written"]),
     ("split-nothing", nothing, "lawm-data split", ["lawm/raw", "lawm-data collect"]),
