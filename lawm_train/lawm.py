@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from typing import Literal, NamedTuple
 
 import torch
@@ -196,11 +197,17 @@ class WorldModel(nn.Module):
         return ((m + self.config.unlabeled_weight * (1 - m)) * windows).mean(1)
 
     def policy(self) -> Filter:
-        """The `prior-policy` control: u from the prior, decoded, no reinforcement learning."""
+        """The `prior-policy` control: u from the prior, decoded, no reinforcement learning.
 
-        def choose(feat: Tensor, step: int) -> Tensor:
+        Each call draws anew: episodes later on see other noise than the first ones did.
+        """
+        calls = count()
+
+        def choose(feat: Tensor, _: int) -> Tensor:
             prior = self.latent_prior(feat)
-            drawn = Noise([0], "prior-policy", step, feat.device).normal(1, feat.shape[1], prior.mean.shape[-1])[0]
+            drawn = Noise([0], "prior-policy", next(calls), feat.device).normal(1, feat.shape[1], prior.mean.shape[-1])[
+                0
+            ]
             return prior.mean + prior.std * drawn
 
         return self.filter(choose)

@@ -106,6 +106,12 @@ def test_2_inferred_actions_as_good_as_a_supervised_idm_pass(trained):
     assert rung.passed and 0.5 < rung.figures["R2 inferred"] <= 1 and 0.5 < rung.figures["R2 supervised IDM"] <= 1
 
 
+def test_2_the_bound_lies_below_a_supervised_idm_that_is_worse_than_the_mean(trained, monkeypatch):
+    monkeypatch.setattr(rungs, "r_squared", lambda *_: -0.5)
+    rung = inferred(trained[0])
+    assert rung.passed and rung.bounds["R2 inferred"][0] == pytest.approx(-0.55)
+
+
 def test_2_an_inference_that_sees_nothing_fails(trained):
     last(trained[0].inverse_dynamics).weight.zero_()
     rung = inferred(trained[0])
@@ -205,6 +211,17 @@ def test_6_critics_that_promise_returns_fail(trained):
     last(agent.targets).bias += 500
     rung = exploitation(agent)
     assert not rung.passed and rung.verdict.startswith("the critics promise more")
+
+
+def test_the_prior_draws_other_codes_in_each_batch_of_episodes(trained):
+    world = trained[0]
+    first, observation = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, 5)
+
+    def batches(policy):
+        return [torch.stack([policy(observation, first & (t == 0)) for t in range(4)]) for _ in range(2)]
+
+    one, two = batches(world.policy())
+    assert not torch.equal(one, two) and all(map(torch.equal, batches(world.policy()), (one, two)))
 
 
 def test_states_are_those_that_the_agent_acted_on(trained):
