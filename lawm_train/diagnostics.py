@@ -84,8 +84,13 @@ def draw(ladders: Mapping[str, Sequence[Rung]]) -> bytes:
 
 
 def held_out(run: Run, dataset: Dataset) -> Batch:
-    """Windows of the validation episodes."""
+    """Windows of the validation episodes. UserError where the slice has none."""
     saved = run.config
+    if not dataset.manifest.slices[saved["slice"]].splits.get("validation"):
+        raise UserError(
+            f"{dataset.describe()}: slice {saved['slice']} has no validation episodes to diagnose on; split again with "
+            "split.validation=20 and train on that"
+        )
     window = max(saved["settings"]["train"]["window"], rungs.CONTEXT + rungs.HORIZONS[-1])
     pool = Pool(dataset.episodes(saved["slice"], "validation"), True, dataset.manifest.action_size, window)
     return Windows([[pool]], [0], window, [WINDOWS]).batch(0, "diagnostics")

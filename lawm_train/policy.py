@@ -71,8 +71,10 @@ class Policy:
 
 def acting(method: Method, policy: str, where: str) -> methods.Policy:
     """How a method acts as `agent` or `prior`; UserError names `where` when it has no such policy."""
-    if policy != "prior":
+    if policy == "agent":
         return method.policy()
+    if policy != "prior":
+        raise UserError(f"{where}: no policy '{policy}'; there are agent and prior")
     world = method.modules.get("world")
     if not isinstance(world, lawm.WorldModel):
         raise UserError(f"{where}: its method has no world model, so no prior to act by; leave out --policy prior")
@@ -88,7 +90,8 @@ def load(run: Run, position: Position | None = None) -> Method:
 
 def export(run: Run, folder: Path) -> pretrained.Exported:
     """Write the run's last checkpoint, without what only training needs, as `folder`/policy.json and its tensors."""
-    return pretrained.write(folder, run.config, run.positions()[-1], _states(load(run)))
+    states = _states(load(run))  # UserError before the first checkpoint
+    return pretrained.write(folder, run.config, run.positions()[-1], states)
 
 
 def _build(exported: pretrained.Exported) -> Method:

@@ -1,5 +1,6 @@
 """The ladder: each rung passes a model that has learned and fails one that was broken in the way it looks for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import models
@@ -13,6 +14,7 @@ from test_train import job
 import lawm_train.cli
 from lawm_data import envs, files, rollout
 from lawm_data.envs import Step
+from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise
 from lawm_train import acting, clap, diagnostics, idm, rungs, stream, train
 from lawm_train.data import Labels
@@ -269,6 +271,17 @@ def test_a_run_is_judged_by_its_own_draw_of_labels(dataset):
     assert ids == {episode.episode_id for episode in data.labeled[0]}
     assert {e.episode_id for e in hidden} == {e.episode_id for e in data.unlabeled[0]}
     assert all(episode.action is not None for episode in hidden)
+
+
+def test_a_dataset_without_validation_episodes_is_one_line(dataset):
+    (run,) = train.train(job(dataset), Path("runs"))
+    none = {
+        name: replace(entry, splits={**entry.splits, "validation": []})
+        for name, entry in dataset.manifest.slices.items()
+    }
+    bare = stream.Dataset(stream.Folder(Path("data"), replace(dataset.manifest, slices=none)))
+    with pytest.raises(UserError, match="slice medium-replay has no validation episodes.*split.validation=20"):
+        diagnostics.held_out(run, bare)
 
 
 @pytest.mark.parametrize(("method", "skipped"), [("lawm", 2), ("clap", 4)])

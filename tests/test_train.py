@@ -169,6 +169,12 @@ def test_a_method_without_a_world_model_has_no_prior_to_act_by(dataset, tmp_path
         policy.Policy.from_pretrained(run.path, "prior")
 
 
+def test_a_policy_of_another_name_is_none(dataset, tmp_path):
+    run = train.train(job(dataset, "bc"), tmp_path)[0]
+    with pytest.raises(UserError, match="no policy 'Prior'; there are agent and prior"):
+        policy.Policy.from_pretrained(run.path, "Prior")
+
+
 def test_labels_alone_feed_the_methods_that_use_labels_alone(dataset):
     data, both = train.load_data(job(dataset, "clap")), train.load_data(job(dataset, "lawm"))
     assert data.unlabeled == [[]] and len(both.unlabeled[0]) == 8
