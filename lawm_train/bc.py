@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import POSITIVE, check_least
 from lawm_data.nets.blocks import MLP, Init, Normalizer
 from lawm_data.nets.optim import Optimizer
 from lawm_data.windows import Batch
@@ -28,7 +28,7 @@ class Config:
     clip: float = 100.0
 
     def __post_init__(self) -> None:
-        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0)
+        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0, clip=POSITIVE)
 
 
 class Cloner(nn.Module):

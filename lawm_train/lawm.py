@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached
 from lawm_data.nets.dists import balanced_kl, bounded_std, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.optim import Optimizer
@@ -66,7 +66,9 @@ class Config:
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("deter", "stoch", "embed", "hidden", "units", "latent_action"), 1)
-        check_least("model", self, **sizes, layers=1, idm_layers=1, lr=0)
+        sigmas = dict.fromkeys(("observation_sigma", "reward_sigma", "action_sigma"), POSITIVE)
+        check_least("model", self, **sizes, **sigmas, layers=1, idm_layers=1, balance=0, lr=0, clip=POSITIVE)
+        check_most("model", self, balance=1)
 
 
 class Gaussian(NamedTuple):

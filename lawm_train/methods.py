@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import check_least, check_most
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.nets.optim import usable_device
@@ -54,8 +54,7 @@ class TrainConfig:
         # two windows: one labeled, one not
         check_least("train", self, updates=1, batch=2, window=1, labeled_share=0, log_every=1)
         check_least("train", self, checkpoint_every=1, pool_gb=0)
-        if self.labeled_share > 1:
-            raise UserError(f"train.labeled_share is {self.labeled_share}, expected a share of the batch, up to 1")
+        check_most("train", self, labeled_share=1)
 
 
 @dataclass(frozen=True)
