@@ -78,7 +78,10 @@ def collect(root: Path, env: str, config: Config) -> None:
 
 
 def env_seed(seed: int, order: int) -> int:
-    """The simulator's seed for episode `order` of collector `seed`: 64 bits that no other use of seeds will hit."""
+    """The simulator's seed for episode `order` of collector `seed`, 64 bits, apart from those of evaluation.
+
+    Collectors of one seed begin alike, whatever their policy, and so does what tops them up.
+    """
     digest = hashlib.blake2b(f"{seed}/{order}".encode(), key=b"lawm collect", digest_size=8).digest()
     return int.from_bytes(digest)
 

@@ -77,8 +77,17 @@ def _introduction(description: dict[str, Any]) -> str:
     return f"""# {description["env"]}: a policy from trajectories with few action labels
 
 Trained with `{description["method"]}` on slice `{description["slice"]}`, of which {description["labeled"]} trajectories
-have actions; seed {description["seed"]}.
+have actions ({_labels(description)}); seed {description["seed"]}.
 """
+
+
+def _labels(description: dict[str, Any]) -> str:
+    """How they were chosen."""
+    if description["oracle"]:
+        return "an oracle: the withheld ones were given back"
+    fraction = description["label_frac"]
+    kept = "all that were recorded with actions" if fraction is None else f"{100 * fraction:g}% of all"
+    return f"{kept}, label seed {description['label_seed']}"
 
 
 def _use(description: dict[str, Any], repo: str) -> str:
