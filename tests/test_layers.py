@@ -36,7 +36,7 @@ data lawm tables
 pool
 clap td3bc bc idm
 methods rungs
-acting pretrained
+acting pretrained job
 policy
 diagnostics train scoring
 report
