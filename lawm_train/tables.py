@@ -45,6 +45,20 @@ class Cell(NamedTuple):
         return [run.last.mean for run in self.runs]
 
     @property
+    def best(self) -> list[float]:
+        return [run.best.mean for run in self.runs]
+
+    @property
+    def labeled(self) -> str:
+        """How many episodes, each number once."""
+        return _distinct(run.labeled for run in self.runs)
+
+    @property
+    def difference(self) -> float | None:
+        """Return / 10 minus the paper's, where both are there."""
+        return fmean(self.last) / 10 - self.paper.mean if self.runs and self.paper else None
+
+    @property
     def paper(self) -> paper.Figure | None:
         """The paper's figure, where it has one for this fraction of labels."""
         of_table = self.method.endswith(" oracle") or self.place.label_frac == paper.LABEL_FRACTION
@@ -238,11 +252,9 @@ def _numbers(cell: Cell) -> list[object]:
     if not cell.runs:
         return ["", 0, "", "", "", *known, ""]
     last = [value / 10 for value in cell.last]
-    best = fmean(run.best.mean for run in cell.runs) / 10
-    labeled = _distinct((run.labeled for run in cell.runs), " ")
     std = f"{stdev(last):.2f}" if len(last) > 1 else ""
-    difference = f"{fmean(last) - cell.paper.mean:.2f}" if cell.paper else ""
-    return [labeled, len(last), f"{fmean(last):.2f}", std, f"{best:.2f}", *known, difference]
+    difference = "" if cell.difference is None else f"{cell.difference:.2f}"
+    return [cell.labeled, len(last), f"{fmean(last):.2f}", std, f"{fmean(cell.best) / 10:.2f}", *known, difference]
 
 
 def _detail(cell: Cell) -> list[str]:
@@ -250,18 +262,16 @@ def _detail(cell: Cell) -> list[str]:
     count = str(len(cell.runs)) + (f" (+ {len(cell.others)} not finished)" if cell.others else "")
     if not cell.runs:
         return ["", count, *[""] * 7]
-    best = mean_std([run.best.mean for run in cell.runs])
-    lost = sum(run.kept < KEPT for run in cell.runs)
-    difference = f"{fmean(cell.last) / 10 - cell.paper.mean:+.1f}" if cell.paper else ""
-    labeled = _distinct(run.labeled for run in cell.runs)
     episodes = _distinct(len(run.last.returns) for run in cell.runs)
-    score = [mean_std(cell.last), episodes, best, f"{lost} of {len(cell.runs)}"]
-    return [labeled, count, *score, difference, *_cost(cell)]
+    lost = sum(run.kept < KEPT for run in cell.runs)
+    difference = "" if cell.difference is None else f"{cell.difference:+.1f}"
+    score = [mean_std(cell.last), episodes, mean_std(cell.best), f"{lost} of {len(cell.runs)}"]
+    return [cell.labeled, count, *score, difference, *_cost(cell)]
 
 
-def _distinct(counts: Iterable[int], separator: str = ", ") -> str:
+def _distinct(counts: Iterable[int]) -> str:
     """Each number once, in order."""
-    return separator.join(map(str, sorted(set(counts))))
+    return ", ".join(map(str, sorted(set(counts))))
 
 
 def _cost(cell: Cell) -> list[str]:
