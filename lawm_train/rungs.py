@@ -26,6 +26,7 @@ from lawm_train.lawm import Gaussian, Observed, WorldModel
 
 CONTEXT = 10  # filtered steps before an open loop
 HORIZONS = (1, 5, 15)
+SPREAD_DRAWS = 16  # of u, for each state
 Bounds = dict[str, tuple[float | None, float | None]]
 """Least and most of a figure, None where it has none."""
 
@@ -80,14 +81,14 @@ def labeled_path(world: WorldModel, batch: Batch) -> Rung:
     return judged("1 labeled path", figures, bounds, "the latent action carries the action", bad)
 
 
-def action_spread(world: WorldModel, feat: Tensor, draws: int = 16) -> float:
+def action_spread(world: WorldModel, feat: Tensor) -> float:
     """Standard deviation of the decoded action over u ~ prior, averaged over states and dimensions of the action."""
     prior = world.latent_prior(feat)
     noise = Noise([0], "spread", 0)
     length, _, size, width = prior.mean.shape
     actions = [
         world.decode_action(feat, prior.mean + prior.std * draw.view(length, 1, size, width))
-        for draw in noise.normal(draws, length * size, width)
+        for draw in noise.normal(SPREAD_DRAWS, length * size, width)
     ]
     return float(torch.stack(actions).std(0).mean())
 

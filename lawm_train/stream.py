@@ -132,19 +132,15 @@ class Dataset:
         )
         return Dataset(source.at(revision))
 
-    def episodes(
-        self, slice_: str, split: str, *, seed: int | None = None, with_actions: bool = False
-    ) -> Iterator[Episode]:
+    def episodes(self, slice_: str, split: str, *, with_actions: bool = False) -> Iterator[Episode]:
         """Episodes of `labeled`, `unlabeled` or `validation`, each shard checked before its first row is used.
 
-        seed: permutes the shards, a pure function of seed and digest; None keeps the manifest's order.
         with_actions: gives unlabeled episodes back the actions withheld from them, for oracles and diagnostics alone.
         """
         if split not in SPLITS:
             raise ValueError(f"split is '{split}', expected one of {SPLITS}")
         paths = self.manifest.slices[self.default_slice(slice_)].splits.get(split, [])
-        ordered = paths if seed is None else self.permuted(paths, seed)
-        return self.read(ordered, with_actions and split == "unlabeled")
+        return self.read(paths, with_actions and split == "unlabeled")
 
     def permuted(self, paths: Sequence[str], seed: int) -> list[str]:
         """Another order of these shards, a pure function of seed and digest."""
