@@ -167,7 +167,7 @@ def push(env: str | None, repo: str | None, private: bool, tag: str | None, with
 @main.command()
 @click.argument("dataset", required=False)
 @click.option("--env", help="which task [default: the only one in the workspace]")
-@click.option("--slice", "slice_", help="[default: medium-replay, or the first there is]")
+@click.option("--slice", "slice_", help="[default: medium-replay, or the only one there]")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="of each measurement")
 @root_option
 def bench(dataset: str | None, env: str | None, slice_: str | None, repeats: int, root: Path) -> None:

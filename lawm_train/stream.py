@@ -23,7 +23,6 @@ from lawm_data.errors import UserError
 from lawm_data.hub import Remote, checked, parse_id, pin
 from lawm_data.manifest import NAME, Manifest
 
-DEFAULT_SLICE = "medium-replay"
 SPLITS = ("labeled", "unlabeled", "validation")
 _Item = TypeVar("_Item")
 _Fetched = TypeVar("_Fetched")
@@ -115,11 +114,7 @@ class Dataset:
 
     def default_slice(self, name: str | None = None) -> str:
         """`name`, or medium-replay, or the only slice there is; UserError lists the slices."""
-        wanted = name or (self.slices[0] if len(self.slices) == 1 else DEFAULT_SLICE)
-        if wanted in self.slices:
-            return wanted
-        there = ", ".join(self.slices) or "none: collect more episodes and split again"
-        raise UserError(f"{self.describe()}: no slice '{wanted}'; choose with --slice, there is {there}")
+        return self.manifest.choose(name, self.describe())
 
     def as_begun(self, revision: str | None) -> Dataset:
         """The dataset at the commit that a run began with, where main has moved since and no other was asked for."""
