@@ -44,7 +44,7 @@ class Job:
         kind, redrawn = methods.kind_of(self.method), self.labels.redrawn
         draws = {self.labels.draw(self.dataset.manifest, seed) for seed in self.seeds}
         parts = [fraction if redrawn and not kind.unlabeled and fraction else 1.0 for fraction, _ in draws]
-        copies = (sum(parts) if redrawn else 1.0) + len(self.seeds) * kind.at_once
+        copies = sum(parts) + len(self.seeds) * kind.at_once
         return copies * sum(split.size for split in self.splits) / pool.GIGABYTE
 
     @property
@@ -116,7 +116,7 @@ def load_data(job: Job) -> Windowed:
     if job.at_once:
         raise UserError(
             f"method {job.method}{job.labels.describe()} reads every episode before it trains: slice {job.slice_name} "
-            f"takes {job.gigabytes:.2g} GB in memory for {len(job.seeds)} seeds, and the pool is of {pool_gb:g}; raise "
+            f"takes {job.gigabytes:.2g} GB in memory for all seeds together, and the pool is of {pool_gb:g}; raise "
             "--pool-gb above that, or train fewer --seeds at a time"
         )
     return pool.moving([split for split in job.splits if split.paths], len(job.seeds), pool_gb)

@@ -79,6 +79,15 @@ def test_what_is_done_is_skipped_and_nothing_of_it_touched(small, monkeypatch):
     assert set(states(answer).values()) == {"was done"} and everything() == before
 
 
+def test_more_runs_later_leave_the_first_ones_as_they_are(small):
+    small("{methods: [bc], oracle: [], runs: 1}")
+    before = everything()
+    assert states(small("{methods: [bc], oracle: [], runs: 3}")) == {"BC on data": "done"}
+    after = everything()
+    assert {path: after[path] for path in before} == before
+    assert {path.parts[2] for path in after} == {f"custom-made-medium-replay-bc-s{k}" for k in range(3)}
+
+
 def test_a_cut_grid_continues_where_it_was(small, monkeypatch):
     after = train._Loop._after
 
