@@ -119,7 +119,8 @@ def _blank(saved: Mapping[str, Any], where: str, device: str | None = None) -> M
     if device:
         configs["train"] = replace(configs["train"], device=device)
     sizes = Sizes(**saved["sizes"])
-    return methods.build(saved["method"], configs, [saved["seed"]], sizes, Statistics.blank(sizes.observation))
+    blank = Statistics.blank(sizes.observation)
+    return methods.build(methods.Setup(saved["method"], configs, [saved["seed"]], sizes, blank))
 
 
 def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:

@@ -216,7 +216,7 @@ def _log_cost(session: _Session, phase: Phase) -> None:
 
 
 def _build(job: Job, data: Windowed) -> Method:
-    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
+    return methods.build(methods.Setup(job.method, job.configs, list(job.seeds), data.sizes, data.statistics()))
 
 
 def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position) -> str:

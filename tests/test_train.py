@@ -122,7 +122,7 @@ def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
 
     def built(settings=()):
         configs = job(dataset, settings=settings).configs
-        return methods.build("lawm", configs, [0], sizes, blank).modules["world"].config
+        return methods.build(methods.Setup("lawm", configs, [0], sizes, blank)).modules["world"].config
 
     assert built().free_nats == 1.0 and built(["model.free_nats=0.5"]).free_nats == 0.5
 
@@ -133,7 +133,8 @@ def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
 )
 def test_the_latent_action_prior_follows_the_method_unless_it_is_set(dataset, method, prior, learned):
     configs = job(dataset, settings=[f"model.prior={prior}"]).configs
-    built = methods.build(method, configs, [0], Sizes(5, 2, False, 1.0), Statistics.blank(5))
+    setup = methods.Setup(method, configs, [0], Sizes(5, 2, False, 1.0), Statistics.blank(5))
+    built = methods.build(setup)
     assert (built.modules["world"].prior_head is not None) == learned
 
 
