@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from lawm_data import card, files, hub, shards
+from lawm_data import files, hub, shards
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
@@ -105,10 +105,7 @@ class Reading:
     def of(cls, where: str, slice_: str | None, scratch: Path, repeats: int) -> Reading:
         """UserError when there is no such dataset or slice."""
         manifest, pull = _opened(where, scratch / "first")
-        name = slice_ or card.default_slice(manifest)
-        if name not in manifest.slices:
-            raise UserError(f"{where}: no slice '{name}'; choose with --slice, there is {', '.join(manifest.slices)}")
-        splits = manifest.slices[name].splits
+        splits = manifest.slices[manifest.choose(slice_, where)].splits
         paths = [path for split in ("labeled", "unlabeled") for path in splits.get(split, [])]
         return cls(where, manifest, paths, [pull(path) for path in paths], scratch, repeats)
 

@@ -6,27 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import yaml
 
-from lawm_data import table4
+from lawm_data import shards, table4
 from lawm_data.figures import png
-from lawm_data.manifest import Manifest
+from lawm_data.manifest import DEFAULT_SLICE, Manifest
 from lawm_data.table4 import COLUMNS
 
 FIGURE = "figures/returns.png"
-FEATURES = [  # shards.SCHEMA, in the words of `datasets`
-    {"name": "episode_id", "dtype": "string"},
-    {"name": "source", "dtype": "string"},
-    {"name": "seed", "dtype": "int64"},
-    {"name": "order", "dtype": "int64"},
-    {"name": "length", "dtype": "int32"},
-    {"name": "episode_return", "dtype": "float64"},
-    {"name": "labeled", "dtype": "bool"},
-    {"name": "terminal", "dtype": "bool"},
-    {"name": "observation", "list": "float32"},
-    {"name": "action", "list": "float32"},
-    {"name": "reward", "list": "float32"},
-]
 BIBTEX = """@article{alles2025lawm,
   title   = {Latent Action World Models for Control with Unlabeled Trajectories},
   author  = {Alles, Marvin and Zhang, Xingyuan and van der Smagt, Patrick and Becker-Ehmck, Philip},
@@ -98,14 +86,28 @@ def _information(manifest: Manifest, config: Mapping[str, Any]) -> dict[str, Any
         splits.append({"name": part["split"], "num_bytes": size, "num_examples": rows})
     total = sum(split["num_bytes"] for split in splits)
     sizes = {"splits": splits, "download_size": total, "dataset_size": total}
-    return {"config_name": config["config_name"], "features": FEATURES, **sizes}
+    return {"config_name": config["config_name"], "features": features(), **sizes}
+
+
+def features() -> list[dict[str, str]]:
+    """The columns of `shards.SCHEMA` in the words of `datasets`, which has two names of its own."""
+    own = {"double": "float64", "float": "float32"}
+
+    def named(kind: pa.DataType) -> str:
+        return own.get(str(kind), str(kind))
+
+    return [
+        {"name": column.name, "list": named(column.type.value_type)}
+        if pa.types.is_list(column.type)
+        else {"name": column.name, "dtype": named(column.type)}
+        for column in shards.SCHEMA
+    ]
 
 
 def _configs(manifest: Manifest) -> list[dict[str, Any]]:
     """Withheld actions are no config: whoever loads the dataset does not get them by accident."""
-    first = default_slice(manifest)
     configs: list[dict[str, Any]] = []
-    for name in sorted(manifest.slices, key=lambda name: (name != first, name)):
+    for name in _ordered(manifest):
         splits = manifest.slices[name].splits
         for config, wanted in ((name, ("labeled", "unlabeled")), (f"{name}-validation", ("validation",))):
             data_files = [{"split": split, "path": splits[split]} for split in wanted if splits.get(split)]
@@ -115,9 +117,9 @@ def _configs(manifest: Manifest) -> list[dict[str, Any]]:
     return configs
 
 
-def default_slice(manifest: Manifest) -> str:
-    """medium-replay, or the first there is."""
-    return "medium-replay" if "medium-replay" in manifest.slices else min(manifest.slices)
+def _ordered(manifest: Manifest) -> list[str]:
+    """The slices, the one first that `datasets` is to load by default."""
+    return sorted(manifest.slices, key=lambda name: (name != DEFAULT_SLICE, name))
 
 
 def _introduction(manifest: Manifest) -> str:
@@ -157,7 +159,7 @@ def _rule(rule: Mapping[str, Any]) -> str:
 
 
 def _loading(manifest: Manifest) -> str:
-    name = default_slice(manifest)
+    name = _ordered(manifest)[0]
     split = next(iter(split for split in ("labeled", "unlabeled") if manifest.slices[name].splits.get(split)))
     return f"""## Load
 

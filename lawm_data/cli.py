@@ -141,9 +141,9 @@ def show(episode_id: str | None, env: str | None, video: bool, out: Path | None,
 @root_option
 def verify(dataset: Path | None, env: str | None, root: Path) -> None:
     """Check a dataset folder: every digest, every row, nothing missing, nothing extra."""
-    from lawm_data import shards
+    from lawm_data import manifest, shards
 
-    folder = dataset or shards.find(root / "dataset", env)
+    folder = dataset or manifest.find(root / "dataset", env)
     checked = shards.verify(folder)
     click.echo(f"{folder}: verified, {checked}")
 
@@ -157,9 +157,9 @@ def verify(dataset: Path | None, env: str | None, root: Path) -> None:
 @root_option
 def push(env: str | None, repo: str | None, private: bool, tag: str | None, with_actions: bool, root: Path) -> None:
     """Publish the dataset folder to the Hugging Face Hub in one commit."""
-    from lawm_data import publish, shards
+    from lawm_data import manifest, publish
 
-    folder = shards.find(root / "dataset", env)
+    folder = manifest.find(root / "dataset", env)
     with files.lock(root):
         publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 
@@ -167,15 +167,15 @@ def push(env: str | None, repo: str | None, private: bool, tag: str | None, with
 @main.command()
 @click.argument("dataset", required=False)
 @click.option("--env", help="which task [default: the only one in the workspace]")
-@click.option("--slice", "slice_", help="[default: medium-replay, or the first there is]")
+@click.option("--slice", "slice_", help="[default: medium-replay, or the only one there]")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="of each measurement")
 @root_option
 def bench(dataset: str | None, env: str | None, slice_: str | None, repeats: int, root: Path) -> None:
     """Measure how fast DATASET, a folder or org/name on the Hub, is fetched, read and cut into windows."""
     from lawm_data import bench as measuring
-    from lawm_data import shards
+    from lawm_data import manifest
 
-    click.echo(measuring.bench(dataset or str(shards.find(root / "dataset", env)), slice_, repeats))
+    click.echo(measuring.bench(dataset or str(manifest.find(root / "dataset", env)), slice_, repeats))
 
 
 if __name__ == "__main__":

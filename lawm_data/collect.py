@@ -71,14 +71,17 @@ def collect(root: Path, env: str, config: Config) -> None:
     before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed, place) for place, seed in enumerate(left)])
-    picture = root / "runs" / f"collect-{env}-{source}.png"
+    picture = root / "figures" / f"collect-{env}-{source}.png"
     curves.write(store.rows(env, source), config.repeat, picture)
     new = sum(config.episodes - before[seed] for seed in left)
     print(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: lawm-data split")
 
 
 def env_seed(seed: int, order: int) -> int:
-    """The simulator's seed for episode `order` of collector `seed`: 64 bits that no other use of seeds will hit."""
+    """The simulator's seed for episode `order` of collector `seed`, 64 bits, apart from those of evaluation.
+
+    Collectors of one seed begin alike, whatever their policy, and so does what tops them up.
+    """
     digest = hashlib.blake2b(f"{seed}/{order}".encode(), key=b"lawm collect", digest_size=8).digest()
     return int.from_bytes(digest)
 

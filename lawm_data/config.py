@@ -44,12 +44,23 @@ def from_dict(saved: Mapping[str, Any], sections: Mapping[str, type], where: str
     return {name: _build(kind(), checked.get(name, {})) for name, kind in sections.items()}
 
 
+POSITIVE = 1e-6  # the least of what must not be 0: a standard deviation, a bound of a norm
+
+
 def check_least(section: str, values: Any, **least: float) -> None:
     """For a dataclass of settings: UserError names the first that is below its least value."""
     for key, bound in least.items():
         value = getattr(values, key)
         if value < bound:
             raise UserError(f"{section}.{key} is {value}, expected {bound} or more")
+
+
+def check_most(section: str, values: Any, **most: float) -> None:
+    """For a dataclass of settings: UserError names the first that is above its greatest value."""
+    for key, bound in most.items():
+        value = getattr(values, key)
+        if value > bound:
+            raise UserError(f"{section}.{key} is {value}, expected {bound} or less")
 
 
 def as_dict(configs: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,9 +105,12 @@ def _refuse_constant(name: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line to a log. A kill may cut the last line; readers skip one that does not parse."""
-    with told_if_full(path), open(path, "a") as file:
-        file.write(line + "\n")
+    """Append one line to a log. A kill may cut the last line: it stays alone, and readers skip what does not parse."""
+    with told_if_full(path), open(path, "a+b") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(length - 1, 0))
+        whole = length == 0 or file.read() == b"\n"
+        file.write((b"" if whole else b"\n") + line.encode() + b"\n")
 
 
 def sha256(path: Path) -> str:

@@ -21,6 +21,7 @@ from lawm_data.errors import UserError
 from lawm_data.summary import Summary
 
 NAME = "lawm.json"
+DEFAULT_SLICE = "medium-replay"
 SCHEMA_VERSION = 1
 MAX_BYTES = 4_000_000  # of lawm.json, more than ten thousand files
 SPLITS = ("labeled", "unlabeled", "validation", "withheld")
@@ -122,6 +123,14 @@ class Manifest:
             if not entry["summaries"]:
                 del entry["summaries"]  # the digest of a dataset that was written without them stays
         return value
+
+    def choose(self, slice_: str | None, where: str) -> str:
+        """`slice_`, or medium-replay, or the only slice there is; UserError names `where` and lists the slices."""
+        wanted = slice_ or (next(iter(self.slices)) if len(self.slices) == 1 else DEFAULT_SLICE)
+        if wanted in self.slices:
+            return wanted
+        there = ", ".join(sorted(self.slices)) or "none: collect more episodes and split again"
+        raise UserError(f"{where}: no slice '{wanted}'; choose with --slice, there is {there}")
 
     @property
     def digest(self) -> str:

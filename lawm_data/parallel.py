@@ -15,9 +15,7 @@ from tqdm import tqdm
 from lawm_data.errors import UserError
 
 
-def run(
-    task: Callable[..., None], arguments: Sequence[tuple[Any, ...]], cores: int | None = None, apart: bool = False
-) -> None:
+def run(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]], apart: bool = False) -> None:
     """task(*arguments[k]) for every k; a lone one runs in this process, unless it is to run `apart`.
 
     `task` must be importable. An error in one stops all, and is raised here. A killed parent takes its processes along.
@@ -32,7 +30,7 @@ def run(
     running: list[Any] = []
     try:
         while waiting or running:
-            while waiting and len(running) < (cores or os.cpu_count() or 1):
+            while waiting and len(running) < (os.cpu_count() or 1):
                 running.append(waiting.pop(0))
                 running[-1].start()
             connection.wait([process.sentinel for process in running])

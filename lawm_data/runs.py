@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,9 @@ class Position(NamedTuple):
 
     phase: int
     update: int
+
+
+START = Position(0, 0)
 
 
 class Run:
@@ -54,6 +57,11 @@ class Run:
         if not self.exists:
             raise UserError(f"{self.path}: no run here (config.json is missing); name a folder under runs/")
         return files.read_json(self.path / "config.json")
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is one of `lawm-train`; a collector has no method. UserError when the folder is no run."""
+        return "method" in self.config
 
     def begin(self, config: dict[str, Any]) -> None:
         """Start, or continue a run of the same settings; UserError names the first setting that differs."""
@@ -114,6 +122,12 @@ class Run:
         for old in self.positions()[:-KEPT]:
             shutil.rmtree(self._checkpoint(old))
 
+    @property
+    def reachable(self) -> set[Position]:
+        """Where it can be continued: at its checkpoints, and at the start until the first of them was dropped."""
+        kept = self.positions()
+        return {*kept, START} if len(kept) < KEPT else set(kept)
+
     def discard(self, beyond: Position) -> None:
         """Remove the checkpoints after `beyond`."""
         for position in self.positions():
@@ -149,10 +163,30 @@ def _summary_writer() -> Any:
     return SummaryWriter
 
 
-def shared_position(runs: list[Run]) -> Position | None:
-    """The last checkpoint that all of these runs have, None when they have none in common."""
-    common = set.intersection(*(set(run.positions()) for run in runs))
-    return max(common, default=None)
+def trained(path: Path) -> Run:
+    """The run of `lawm-train` in a folder; UserError where there is none, or that of a collector."""
+    run = Run(path)
+    if not run.trains:
+        raise UserError(f"{path}: the run of a collector, which has nothing to score; name one of lawm-train")
+    return run
+
+
+def shared_position(runs: Iterable[Run]) -> Position | None:
+    """The last position that all of these runs can be continued at, None when they have none in common."""
+    return max(set.intersection(*(run.reachable for run in runs)), default=None)
+
+
+def side_by_side(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs in groups of a shared position, the furthest first: those of a group can go on together."""
+    groups: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: max(run.reachable), reverse=True):
+        for group in groups:
+            if shared_position([*group, run]) is not None:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
 
 
 def code_commit() -> str | None:

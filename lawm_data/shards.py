@@ -22,10 +22,8 @@ import pyarrow as pa
 from lawm_data import arrow, files
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, FileEntry, Manifest, find
+from lawm_data.manifest import NAME, FileEntry, Manifest
 from lawm_data.summary import Summary
-
-__all__ = ["SCHEMA", "check_file", "entry_of", "episodes_of", "find", "read", "verify", "withheld_of", "write"]
 
 BATCH_ROWS = 16
 FLOATS = pa.list_(pa.float32())

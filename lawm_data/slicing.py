@@ -17,6 +17,7 @@ from lawm_data.store import Row
 TRAILING = 20  # episodes in the mean that says how far a collector has come
 HELD_OUT = 0.05  # of a slice, for validation where the quota leaves nothing over
 TOP_UP = "topup"  # the source of rollouts of kept policies, which no learner's history holds
+KEEPER = "dreamer"  # the source whose policies are kept for it
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,7 @@ def _share_out(rows: Sequence[Row], quota: int, seed: int) -> tuple[list[Row], l
 
     A share that a collector cannot fill stays empty, unless rollouts of its own kept policies top it up.
     """
-    collectors = sorted({(row.source, row.seed) for row in rows if row.source != TOP_UP})
-    owner = {seed: (source, seed) for source, seed in reversed(collectors)}
-    groups = _grouped(
-        rows, lambda row: owner.get(row.seed, (TOP_UP, row.seed)) if row.source == TOP_UP else (row.source, row.seed)
-    )
+    groups = _grouped(rows, lambda row: (KEEPER if row.source == TOP_UP else row.source, row.seed))
     taken, left = [], []
     for k, key in enumerate(sorted(groups)):
         ranked = sorted(groups[key], key=lambda row: (row.source == TOP_UP, rank("slice", seed, row.episode_id)))

@@ -85,13 +85,12 @@ def _raw_groups(rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
 
 
 def _slice_rows(path: Path) -> Iterable[dict[str, Any]]:
-    manifest = files.read_json(path)
-    try:
-        for name, one in manifest["slices"].items():
-            known = {"env": manifest["env"], "slice": name, "complete": one["complete"], **one["statistics"]}
-            yield {key: known[key] for key in SLICE_COLUMNS} | {"table4": table4.paper(manifest["env"], name)}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: no manifest of a dataset ({error}); run lawm-data split again") from error
+    manifest = Manifest.load(path.parent)
+    for name, entry in manifest.slices.items():
+        known = {"env": manifest.env, "slice": name, "complete": entry.complete, **entry.statistics}
+        if missing := [key for key in SLICE_COLUMNS if key not in known]:
+            raise UserError(f"{path}: slices.{name}.statistics: missing key '{missing[0]}'; run split again")
+        yield {key: known[key] for key in SLICE_COLUMNS} | {"table4": table4.paper(manifest.env, name)}
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], sign: str = "") -> str:

@@ -18,10 +18,9 @@ from lawm_data.collect import Config, record, run_of
 from lawm_data.errors import UserError
 from lawm_data.learner import KEEP_EVERY, kept_policies, load_kept
 from lawm_data.nets.blocks import Noise
-from lawm_data.slicing import TOP_UP
+from lawm_data.slicing import KEEPER, TOP_UP
 from lawm_data.store import Row, Store
 
-SOURCE = "dreamer"  # whose policies are kept for it
 TRIES = 4  # rollouts for each episode that is missing, before giving up
 
 
@@ -39,20 +38,21 @@ class Band:
 def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
     """Roll out until each collector's share of slice `name` is full, or its policies miss the band too often.
 
-    Collectors are the seeds of SOURCE in the store. UserError when there are none.
+    Collectors are the seeds of KEEPER in the store. UserError when there are none.
     """
+    envs.spec(env)  # UserError for what no simulator here makes
     store = Store(root / "raw")
+    history = store.rows(env, KEEPER)
+    seeds = sorted({row.seed for row in history})
+    if not seeds:
+        raise UserError(f"{store.root}: no history of {KEEPER} in {env}; run `lawm-data collect --env {env}` first")
     rule = slicing.rules_of(env, split.rules)[name]
     band = Band(
         -np.inf if rule.min_return is None else rule.min_return, np.inf if rule.max_return is None else rule.max_return
     )
-    history = store.rows(env, SOURCE)
-    seeds = sorted({row.seed for row in history})
-    if not seeds:
-        raise UserError(f"{store.root}: no history of {SOURCE} in {env}; run `lawm-data collect --env {env}` first")
     if TOP_UP not in store.sources(env):
-        described = f"rollouts of policies that {SOURCE} kept every {KEEP_EVERY} episodes, sampled as in training"
-        store.create(env, TOP_UP, {**store.meta(env, SOURCE), "collected": described})
+        described = f"rollouts of policies that {KEEPER} kept every {KEEP_EVERY} episodes, sampled as in training"
+        store.create(env, TOP_UP, {**store.meta(env, KEEPER), "collected": described})
     for k, seed in enumerate(seeds):
         share = split.quota // len(seeds) + (k < split.quota % len(seeds))
         own = [row for row in history if row.seed == seed]
@@ -67,7 +67,7 @@ def _fill(root: Path, history: Sequence[Row], band: Band, share: int, label: str
     there = band.count([row.episode_return for row in (*history, *store.rows(env, TOP_UP)) if row.seed == seed])
     if there >= share:
         return f"{share} of {share} episodes are there"
-    run = run_of(root, env, SOURCE, seed)
+    run = run_of(root, env, KEEPER, seed)
     settings = config.from_dict(run.config["settings"], {"collect": Config}, str(run.path / "config.json"))["collect"]
     torch.set_num_threads(settings.threads)
     spec, policies = envs.spec(env, settings.repeat), _policies(kept_policies(run), history, band, str(run.path))

@@ -77,9 +77,11 @@ def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> R
 def filtered(agent: Agent, episode: Episode) -> State:
     """States 0..T along an episode, as the agent's filter has them when it acts, [T+1, 1, 1, ...]."""
     assert episode.action is not None
-    observation, action = (torch.tensor(x)[:, None, None] for x in (episode.observation, episode.action))
-    known = torch.ones(1, 1, dtype=torch.bool)
-    batch = Batch(observation, action, torch.tensor(episode.reward)[:, None, None], known, ~known, 1)
+    observation, action, reward = (
+        torch.tensor(x)[:, None, None] for x in (episode.observation, episode.action, episode.reward)
+    )
+    ended, known = torch.tensor([[episode.terminal]]), torch.tensor([[True]])
+    batch = Batch(observation, action, reward, terminal=ended, labeled=known, num_labeled=1)
     return agent.world.observe(batch, SilentNoise()).states
 
 

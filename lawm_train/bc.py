@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
-from lawm_data.nets.blocks import MLP, Init, Normalizer
+from lawm_data.config import POSITIVE, check_least
+from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.optim import Optimizer
 from lawm_data.windows import Batch
 
@@ -28,7 +28,7 @@ class Config:
     clip: float = 100.0
 
     def __post_init__(self) -> None:
-        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0)
+        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0, clip=POSITIVE)
 
 
 class Cloner(nn.Module):
@@ -36,7 +36,7 @@ class Cloner(nn.Module):
 
     def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int):
         super().__init__()
-        self.normalizer = normalizer
+        self.config, self.normalizer = config, normalizer
         self.actor = MLP(Init(seeds), normalizer.mean.shape[-1], config.units, config.layers, action)
         self.optimizer = Optimizer([self.actor], len(seeds), config.lr, config.clip)
 
@@ -48,8 +48,8 @@ class Cloner(nn.Module):
         """Squared error summed over A, [L, N, B]."""
         return {"action": (self.act(batch.observation[:-1]) - batch.action).square().sum(-1)}
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step; returns metrics [N]."""
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """One gradient step, which needs no noise; returns metrics [N]."""
         loss = self.loss(batch)["action"].mean((0, 2))
         return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
 from lawm_data.nets.dists import bounded_std, tanh_gaussian
 from lawm_data.nets.optim import Optimizer, ema
@@ -43,7 +43,9 @@ class Config:
     clip: float = 100.0
 
     def __post_init__(self) -> None:
-        check_least("agent.clap", self, updates=1, units=1, layers=1, horizon=1, stride=1, lr=0)
+        check_least("agent.clap", self, updates=1, units=1, layers=1, horizon=1, stride=1, lr=0, eps=0, clip=POSITIVE)
+        for check, bound in ((check_least, 0), (check_most, 1)):
+            check("agent.clap", self, discount=bound, lambda_=bound, target_rate=bound)
 
 
 class Agent(nn.Module):

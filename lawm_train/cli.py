@@ -71,13 +71,14 @@ def train(
     from lawm_train import methods, policy, stream
     from lawm_train import train as training
     from lawm_train.data import Labels
+    from lawm_train.job import Job
 
     labels = Labels(oracle, label_frac, label_seed)
     methods.check(method, labels)  # what is wrong is told before anything is fetched
     configs = config.load(recipe, settings, policy.SECTIONS, {"train": {"pool_gb": pool_gb}})
     dataset = stream.open_dataset(hub_dataset)
     chosen = dataset.default_slice(slice_)
-    job = training.Job(dataset, chosen, method, range(first_seed, first_seed + seeds), configs, recipe, labels)
+    job = Job(dataset, chosen, method, range(first_seed, first_seed + seeds), configs, recipe, labels)
     with files.lock(root):
         runs = training.train(job, root / "runs", name)
     stopped = [training.why_stopped(run) for run in runs if run.stopped]

@@ -13,7 +13,7 @@ from lawm_data import envs, files, labels
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.figures import png
-from lawm_data.runs import Run
+from lawm_data.runs import Run, trained
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, evidence, idm, policy, rungs, tables
 from lawm_train.clap import Agent
@@ -32,7 +32,7 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
 
     Writes RUN/diagnostics.json. UserError for another dataset, or a run without a world model.
     """
-    run = Run(path)
+    run = trained(path)
     saved = run.config
     if saved["dataset"]["digest"] != dataset.digest:
         raise UserError(
@@ -84,8 +84,13 @@ def draw(ladders: Mapping[str, Sequence[Rung]]) -> bytes:
 
 
 def held_out(run: Run, dataset: Dataset) -> Batch:
-    """Windows of the validation episodes."""
+    """Windows of the validation episodes. UserError where the slice has none."""
     saved = run.config
+    if not dataset.manifest.slices[saved["slice"]].splits.get("validation"):
+        raise UserError(
+            f"{dataset.describe()}: slice {saved['slice']} has no validation episodes to diagnose on; split again with "
+            "split.validation=20 and train on that"
+        )
     window = max(saved["settings"]["train"]["window"], rungs.CONTEXT + rungs.HORIZONS[-1])
     pool = Pool(dataset.episodes(saved["slice"], "validation"), True, dataset.manifest.action_size, window)
     return Windows([[pool]], [0], window, [WINDOWS]).batch(0, "diagnostics")

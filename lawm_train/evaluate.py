@@ -17,7 +17,7 @@ from lawm_data.config import check_least
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 
-# Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^63); evaluation from these few.
+# Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^64); evaluation from these few.
 FIRST_SEED = 1_000_000
 AT_ONCE = 20  # episodes in step, each model; an environment takes 11 MB
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from lawm_data import files
 from lawm_data.errors import UserError
@@ -92,7 +93,7 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], list[Path]]:
     for path in paths:
         if path.suffix == ".csv":
             records += from_csv(path)
-        elif "method" not in Run(path).config:
+        elif not Run(path).trains:
             collectors.append(path)
         else:
             records += of_run(path)
@@ -215,26 +216,14 @@ def _score(path: Path, policy: str, phases: list[str], last: Evaluation) -> Eval
 
 
 def _parsed(row: dict[str, str]) -> Record:
-    def optional(name: str, kind: type) -> Any:
-        return kind(row[name]) if row[name] else None
+    kinds = get_type_hints(Record)
+    return Record(**{name: _value(row[name], kinds[name]) for name in CONSTANT})
 
-    return Record(
-        run=row["run"],
-        env=row["env"],
-        slice=row["slice"],
-        dataset=row["dataset"],
-        method=row["method"],
-        settings=row["settings"],
-        state=row["state"],
-        code=optional("code", str),
-        label_frac=optional("label_frac", float),
-        label_seed=optional("label_seed", int),
-        seed=int(row["seed"]),
-        labeled=int(row["labeled"]),
-        seconds=optional("seconds", float),
-        memory_mb=optional("memory_mb", int),
-        beside=optional("beside", int),
-    )
+
+def _value(text: str, kind: Any) -> Any:
+    """A field in its type, None where it is empty and may be."""
+    kinds = get_args(kind) or (kind,)
+    return None if not text and NoneType in kinds else kinds[0](text)
 
 
 def _rounded(returns: Iterable[float]) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import evidence, methods, scoring, stream, tables, train
 from lawm_train.data import Labels
+from lawm_train.job import Job
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,12 @@ def _run(cell: Cell, config: Config, settings: dict[str, Any], recipe: str, root
     """Train and score a cell unless that is done; how it stands, and a line for each seed that was stopped."""
     dataset = stream.open_dataset(cell.dataset)
     chosen = dataset.default_slice(cell.slice)
-    job = train.Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
-    name = train.default_name(job)
+    job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
+    name = job.name
     if cell.labels.fraction is not None:
         name += f"-frac{cell.labels.fraction:g}"
-    folders = train.folders(job, root / "runs", name)
-    job = train.as_begun(job, folders.values())
+    folders = job.folders(root / "runs", name)
+    job = job.as_begun(folders.values())
     state = "was done"
     if not all(_is_done(job, run, seed, config.episodes) for seed, run in folders.items()):
         state = "done"
@@ -109,7 +110,7 @@ def _run(cell: Cell, config: Config, settings: dict[str, Any], recipe: str, root
     return state + (f", returns {', '.join(returns)}" if returns else ""), stopped
 
 
-def _is_done(job: train.Job, run: Run, seed: int, episodes: int) -> bool:
+def _is_done(job: Job, run: Run, seed: int, episodes: int) -> bool:
     """Whether a run has ended with these very settings and has its scores."""
     if run.stopped:
         return True
@@ -118,7 +119,7 @@ def _is_done(job: train.Job, run: Run, seed: int, episodes: int) -> bool:
     return all(scoring.is_scored(run, episodes, policy) for policy in _policies(job))
 
 
-def _train_and_score(job: train.Job, root: Path, name: str, episodes: int) -> None:
+def _train_and_score(job: Job, root: Path, name: str, episodes: int) -> None:
     with files.lock(root):
         for run in train.train(job, root / "runs", name):
             for policy in _policies(job) if not run.stopped else ():
@@ -126,7 +127,7 @@ def _train_and_score(job: train.Job, root: Path, name: str, episodes: int) -> No
                     scoring.score(run.path, episodes, policy)
 
 
-def _policies(job: train.Job) -> tuple[str, ...]:
+def _policies(job: Job) -> tuple[str, ...]:
     """Whose scores a report wants: none without a simulator, the prior's too where there is a world model."""
     if job.dataset.manifest.repeat is None:
         return ()

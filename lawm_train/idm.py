@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lawm_data import windows
-from lawm_data.config import check_least
+from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.draw import rank, share
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
@@ -40,6 +40,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_least("agent.idm", self, updates=1, units=1, layers=1, batch=1, radius=1, lr=0, choose_every=1)
+        check_least("agent.idm", self, dropout=0, clip=POSITIVE)
+        check_most("agent.idm", self, dropout=0.99)
         if not 0 <= self.held_out < 1:
             raise UserError(f"agent.idm.held_out is {self.held_out}, expected a share of the trajectories, below 1")
 

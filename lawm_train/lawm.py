@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached
 from lawm_data.nets.dists import balanced_kl, bounded_std, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.optim import Optimizer
@@ -65,7 +66,9 @@ class Config:
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("deter", "stoch", "embed", "hidden", "units", "latent_action"), 1)
-        check_least("model", self, **sizes, layers=1, idm_layers=1, lr=0)
+        sigmas = dict.fromkeys(("observation_sigma", "reward_sigma", "action_sigma"), POSITIVE)
+        check_least("model", self, **sizes, **sigmas, layers=1, idm_layers=1, balance=0, lr=0, clip=POSITIVE)
+        check_most("model", self, balance=1)
 
 
 class Gaussian(NamedTuple):
@@ -196,11 +199,17 @@ class WorldModel(nn.Module):
         return ((m + self.config.unlabeled_weight * (1 - m)) * windows).mean(1)
 
     def policy(self) -> Filter:
-        """The `prior-policy` control: u from the prior, decoded, no reinforcement learning."""
+        """The `prior-policy` control: u from the prior, decoded, no reinforcement learning.
 
-        def choose(feat: Tensor, step: int) -> Tensor:
+        Each call draws anew: episodes later on see other noise than the first ones did.
+        """
+        calls = count()
+
+        def choose(feat: Tensor, _: int) -> Tensor:
             prior = self.latent_prior(feat)
-            drawn = Noise([0], "prior-policy", step, feat.device).normal(1, feat.shape[1], prior.mean.shape[-1])[0]
+            drawn = Noise([0], "prior-policy", next(calls), feat.device).normal(1, feat.shape[1], prior.mean.shape[-1])[
+                0
+            ]
             return prior.mean + prior.std * drawn
 
         return self.filter(choose)

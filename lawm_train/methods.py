@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import check_least, check_most
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.nets.optim import usable_device
@@ -54,8 +54,7 @@ class TrainConfig:
         # two windows: one labeled, one not
         check_least("train", self, updates=1, batch=2, window=1, labeled_share=0, log_every=1)
         check_least("train", self, checkpoint_every=1, pool_gb=0)
-        if self.labeled_share > 1:
-            raise UserError(f"train.labeled_share is {self.labeled_share}, expected a share of the batch, up to 1")
+        check_most("train", self, labeled_share=1)
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,25 @@ class Phase:
     step: Callable[[int], dict[str, Tensor]]
     policy: Callable[[], Policy] | None
     watched: bool = True
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is built from. configs: recipe sections, see policy.SECTIONS; seeds: of the N models."""
+
+    name: str
+    configs: dict[str, Any]
+    seeds: list[int]
+    sizes: Sizes
+    statistics: Statistics
+
+    @property
+    def agent(self) -> AgentConfig:
+        return self.configs["agent"]
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.configs["train"]
 
 
 class Method(Protocol):
@@ -82,19 +100,19 @@ class Method(Protocol):
 class ModelBased:
     """LAWM and C-LAP: a world model, then an agent in its imagination."""
 
-    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
-        self.configs, self.seeds = configs, seeds
-        model = configs["model"]
+    def __init__(self, setup: Setup):
+        self.setup, sizes = setup, setup.sizes
+        model: lawm.Config = setup.configs["model"]
         free_nats = sizes.free_nats if model.free_nats is None else model.free_nats
-        prior = model.prior or ("standard" if name == "lawm" else "learned")
+        prior = model.prior or ("standard" if setup.name == "lawm" else "learned")
         model = replace(model, prior=prior, free_nats=free_nats)
-        self.world = lawm.WorldModel(model, seeds, Normalizer(*statistics.all), sizes.action, sizes.terminal)
-        self.agent = clap.Agent(configs["agent"].clap, self.world, seeds)
+        normalizer = Normalizer(*setup.statistics.all)
+        self.world = lawm.WorldModel(model, setup.seeds, normalizer, sizes.action, sizes.terminal)
+        self.agent = clap.Agent(setup.agent.clap, self.world, setup.seeds)
         self.modules: dict[str, nn.Module] = {"world": self.world, "agent": self.agent}
 
     def phases(self, data: Windowed) -> list[Phase]:
-        train: TrainConfig = self.configs["train"]
-        windows = self._windows(data)
+        train, windows = self.setup.train, self._windows(data)
 
         def model_step(i: int) -> dict[str, Tensor]:
             return self.world.update(windows.batch(i, "model"), self._noise("model", i))[0]
@@ -112,84 +130,75 @@ class ModelBased:
             return [Phase("joint", train.updates, joint_step, self.policy)]
         return [
             Phase("model", train.updates, model_step, self.world.policy, watched=False),
-            Phase("agent", self.configs["agent"].clap.updates, agent_step, self.policy),
+            Phase("agent", self.setup.agent.clap.updates, agent_step, self.policy),
         ]
 
     def policy(self) -> Policy:
         return self.agent.policy()
 
     def _windows(self, data: Windowed) -> Batches:
-        train: TrainConfig = self.configs["train"]
+        train = self.setup.train
         labeled = train.batch
         if data.kinds == 2:
             labeled = min(max(round(train.labeled_share * train.batch), 1), train.batch - 1)
         counts = [labeled, train.batch - labeled][: data.kinds]
-        return data.windows(self.seeds, counts, train.device)
+        return data.windows(self.setup.seeds, counts, train.device)
 
     def _noise(self, stream: str, step: int) -> Noise:
-        return Noise(self.seeds, stream, step, self.configs["train"].device)
+        return Noise(self.setup.seeds, stream, step, self.setup.train.device)
 
 
-class Cloning:
-    """Behaviour cloning."""
+class ModelFree:
+    """TD3+BC and behaviour cloning: one module, called `part`, that learns from single transitions."""
 
-    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
-        self.configs, self.seeds = configs, seeds
-        self.cloner = bc.Cloner(configs["agent"].bc, seeds, Normalizer(*statistics.all), sizes.action)
-        self.modules: dict[str, nn.Module] = {"cloner": self.cloner}
-
-    def phases(self, data: Windowed) -> list[Phase]:
-        config: bc.Config = self.configs["agent"].bc
-        windows = data.windows(self.seeds, [config.batch], self.configs["train"].device)
-        return [Phase("bc", config.updates, lambda i: self.cloner.update(windows.batch(i, "bc")), self.policy)]
-
-    def policy(self) -> Policy:
-        return self.cloner.policy()
-
-
-class ActorCritic:
-    """TD3+BC."""
-
-    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
-        self.configs, self.seeds = configs, seeds
-        normalizer = td3bc.normalizer(*statistics.all)
-        self.agent = td3bc.Agent(configs["agent"].td3bc, seeds, normalizer, sizes.action)
-        self.modules: dict[str, nn.Module] = {"agent": self.agent}
+    def __init__(self, setup: Setup, part: str, learner: td3bc.Agent | bc.Cloner):
+        self.setup, self.learner = setup, learner
+        self.modules: dict[str, nn.Module] = {part: learner}
 
     def phases(self, data: Windowed) -> list[Phase]:
-        config, device = self.configs["agent"].td3bc, self.configs["train"].device
-        windows = data.windows(self.seeds, [config.batch], device)
+        name, seeds, device = self.setup.name, self.setup.seeds, self.setup.train.device
+        windows = data.windows(seeds, [self.learner.config.batch], device)
 
         def step(i: int) -> dict[str, Tensor]:
-            return self.agent.update(windows.batch(i, "td3bc"), Noise(self.seeds, "td3bc", i, device))
+            return self.learner.update(windows.batch(i, name), Noise(seeds, name, i, device))
 
-        return [Phase("td3bc", config.updates, step, self.policy)]
+        return [Phase(name, self.learner.config.updates, step, self.policy)]
 
     def policy(self) -> Policy:
-        return self.agent.policy()
+        return self.learner.policy()
+
+
+def _cloning(setup: Setup) -> ModelFree:
+    normalizer = Normalizer(*setup.statistics.all)
+    return ModelFree(setup, "cloner", bc.Cloner(setup.agent.bc, setup.seeds, normalizer, setup.sizes.action))
+
+
+def _actor_critic(setup: Setup) -> ModelFree:
+    normalizer = td3bc.normalizer(*setup.statistics.all)
+    return ModelFree(setup, "agent", td3bc.Agent(setup.agent.td3bc, setup.seeds, normalizer, setup.sizes.action))
 
 
 class Inferring:
     """An IDM on the labeled episodes, then another method on all of them: true actions where known, else the IDM's."""
 
-    def __init__(self, name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics):
-        self.configs, self.seeds = configs, seeds
-        normalizer = Normalizer(*statistics.labeled)
-        self.idm = idm.InverseDynamics(configs["agent"].idm, seeds, normalizer, sizes.action)
-        learner = name.removeprefix(INFERRED)
-        self.learner: Method = METHODS[learner].build(learner, configs, seeds, sizes, statistics)
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        normalizer = Normalizer(*setup.statistics.labeled)
+        self.idm = idm.InverseDynamics(setup.agent.idm, setup.seeds, normalizer, setup.sizes.action)
+        learner = setup.name.removeprefix(INFERRED)
+        self.learner: Method = METHODS[learner].build(replace(setup, name=learner))
         self.modules: dict[str, nn.Module] = {"idm": self.idm, **self.learner.modules}
 
     def phases(self, data: Windowed) -> list[Phase]:
         """The IDM's, then the learner's, whose data follows from the IDM as it is when the first of them begins."""
         assert isinstance(data, Data), "see Kind.at_once"
-        lesson = idm.lessons(self.idm, self.seeds, data.labeled, self.configs["train"].device)
+        lesson = idm.lessons(self.idm, self.setup.seeds, data.labeled, self.setup.train.device)
         inferred = cache(lambda: self.learner.phases(self._relabeled(data)))
 
         def later(number: int, phase: Phase) -> Phase:
             return replace(phase, step=lambda i: inferred()[number].step(i))
 
-        first = Phase("idm", self.configs["agent"].idm.updates, lesson, policy=None)
+        first = Phase("idm", self.setup.agent.idm.updates, lesson, policy=None)
         return [first, *(later(number, phase) for number, phase in enumerate(self.learner.phases(data)))]
 
     def policy(self) -> Policy:
@@ -209,7 +218,7 @@ class Kind:
     at_once: has to see every episode before it trains, so that none of them may wait on disk.
     """
 
-    build: Callable[[str, dict[str, Any], list[int], Sizes, Statistics], Method]
+    build: Callable[[Setup], Method]
     unlabeled: bool = False
     windows: bool = False
     at_once: bool = False
@@ -218,8 +227,8 @@ class Kind:
 METHODS = {
     "lawm": Kind(ModelBased, unlabeled=True, windows=True),
     "clap": Kind(ModelBased, windows=True),
-    "td3bc": Kind(ActorCritic),
-    "bc": Kind(Cloning),
+    "td3bc": Kind(_actor_critic),
+    "bc": Kind(_cloning),
     "idm-td3bc": Kind(Inferring, unlabeled=True, at_once=True),
     "idm-clap": Kind(Inferring, unlabeled=True, windows=True, at_once=True),
 }
@@ -242,10 +251,10 @@ def check(name: str, labels: Labels) -> None:
         raise UserError("--oracle labels every episode, so there is nothing for --label-frac or --label-seed to draw")
 
 
-def build(name: str, configs: dict[str, Any], seeds: list[int], sizes: Sizes, statistics: Statistics) -> Method:
+def build(setup: Setup) -> Method:
     """N models with the initial weights of their seeds, on the recipe's device."""
-    method = METHODS[name].build(name, configs, seeds, sizes, statistics)
-    device = usable_device(configs["train"].device, "train.device")
+    method = METHODS[setup.name].build(setup)
+    device = usable_device(setup.train.device, "train.device")
     for module in method.modules.values():
         module.to(device)
     return method

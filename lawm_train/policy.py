@@ -14,7 +14,7 @@ from torch import Tensor
 from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.nets import snapshot as snapshots
-from lawm_data.runs import Position, Run
+from lawm_data.runs import Position, Run, trained
 from lawm_train import evaluate, lawm, methods, pretrained
 from lawm_train.data import Sizes, Statistics
 from lawm_train.methods import AgentConfig, Method, TrainConfig
@@ -48,7 +48,7 @@ class Policy:
         policy: `agent`, or `prior` for the prior-policy control of a model-based run. UserError when there is none.
         """
         if (Path(where) / "config.json").is_file():
-            run = Run(Path(where))
+            run = trained(Path(where))
             return cls(run.config, acting(load(run), policy, str(where)))
         exported = pretrained.find(str(where))
         return cls(exported.description, acting(_build(exported), policy, str(where)))
@@ -71,8 +71,10 @@ class Policy:
 
 def acting(method: Method, policy: str, where: str) -> methods.Policy:
     """How a method acts as `agent` or `prior`; UserError names `where` when it has no such policy."""
-    if policy != "prior":
+    if policy == "agent":
         return method.policy()
+    if policy != "prior":
+        raise UserError(f"{where}: no policy '{policy}'; there are agent and prior")
     world = method.modules.get("world")
     if not isinstance(world, lawm.WorldModel):
         raise UserError(f"{where}: its method has no world model, so no prior to act by; leave out --policy prior")
@@ -88,7 +90,8 @@ def load(run: Run, position: Position | None = None) -> Method:
 
 def export(run: Run, folder: Path) -> pretrained.Exported:
     """Write the run's last checkpoint, without what only training needs, as `folder`/policy.json and its tensors."""
-    return pretrained.write(folder, run.config, run.positions()[-1], _states(load(run)))
+    states = _states(load(run))  # UserError before the first checkpoint
+    return pretrained.write(folder, run.config, run.positions()[-1], states)
 
 
 def _build(exported: pretrained.Exported) -> Method:
@@ -116,7 +119,8 @@ def _blank(saved: Mapping[str, Any], where: str, device: str | None = None) -> M
     if device:
         configs["train"] = replace(configs["train"], device=device)
     sizes = Sizes(**saved["sizes"])
-    return methods.build(saved["method"], configs, [saved["seed"]], sizes, Statistics.blank(sizes.observation))
+    blank = Statistics.blank(sizes.observation)
+    return methods.build(methods.Setup(saved["method"], configs, [saved["seed"]], sizes, blank))
 
 
 def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:

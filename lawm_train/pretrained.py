@@ -37,6 +37,9 @@ class _File:
     method: str
     slice: str
     seed: int
+    oracle: bool
+    label_frac: float | None
+    label_seed: int
     labeled: int
     dataset: dict[str, Any]
     about: dict[str, Any]

@@ -31,7 +31,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
         click.echo(f"left out, collectors have no score: {names}", err=True)
     if not records:
         raise UserError(f"{', '.join(map(str, paths))}: nothing was evaluated yet; let the training finish")
-    ladders = {path.stem.removesuffix("-ladder"): rungs for path in paths if (rungs := _ladder(path)) is not None}
+    ladders = _ladders(paths)
     text = as_markdown(records, ladders)
     if keep:
         evidence.write(records, keep)
@@ -65,8 +65,7 @@ def regenerated(text: str, folder: Path) -> str:
         if not paths:
             raise UserError(f"{begin.strip()}: no evidence (*.csv) in {folder / place}; `lawm-train report --evidence`")
         records, _ = evidence.gather(paths)
-        ladders = {path.stem: rungs for path in paths if (rungs := _ladder(path)) is not None}
-        return f"{begin}{_TABLES[name][1](records, ladders)}\n{end}"
+        return f"{begin}{_TABLES[name][1](records, _ladders(paths))}\n{end}"
 
     return _BLOCK.sub(table, text)
 
@@ -112,10 +111,16 @@ _TABLES = {
 """By the name in a marker: heading, and how it is made from records and ladders."""
 
 
-def _ladder(path: Path) -> list[dict] | None:
-    """The rungs of a run folder, or those kept beside its evidence."""
-    file = path.with_name(f"{path.stem}-ladder.json") if path.suffix == ".csv" else path / LADDER
-    return files.read_json(file) if file.is_file() else None
+def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
+    """By run, the rungs of those that were diagnosed: in the run's folder, or kept beside its evidence."""
+    found = {}
+    for path in paths:
+        kept = path.suffix == ".csv"
+        run = path.stem if kept else path.name
+        file = path.with_name(f"{run}-ladder.json") if kept else path / LADDER
+        if file.is_file():
+            found[run] = files.read_json(file)
+    return found
 
 
 def _verdict(rung: dict) -> str:

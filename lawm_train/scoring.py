@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 
 from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_data.runs import Run
+from lawm_data.runs import Run, trained
 from lawm_train import policy
 from lawm_train.evaluate import Evaluator, check_sizes
 
@@ -15,19 +15,23 @@ EPISODES = 100  # of a reported score
 
 
 def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
-    """Score a run's last checkpoint; keeps the returns in RUN/evaluation-<policy>.json and returns a line of text."""
-    run = Run(path)
+    """Score a run's last checkpoint; keeps the returns in RUN/evaluation-<policy>.json and returns a line of text.
+
+    A score of the same checkpoint over more episodes is kept as it is: they begin with the very ones asked for.
+    """
+    run = trained(path)
     saved = run.config
     if saved["repeat"] is None:
         raise UserError(f"{path}: {saved['env']} has no simulator here; act through lawm_train.policy in your own")
+    if is_scored(run, episodes + 1, policy_name):
+        kept = files.read_json(_file(run, policy_name))["returns"]
+        return f"{_told(path, kept)}; this score is kept, as {episodes} episodes are fewer"
     check_sizes(str(path), saved["env"], saved["repeat"], saved["sizes"]["observation"], saved["sizes"]["action"])
     acting = policy.acting(policy.load(run), policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
-    mean, std = fmean(own), pstdev(own)
-    position = run.positions()[-1]
-    row = {"phase": position.phase, "update": position.update, "mean": mean, "std": std, "returns": own}
+    row = {**run.positions()[-1]._asdict(), "mean": fmean(own), "std": pstdev(own), "returns": own}
     files.write_json(_file(run, policy_name), row)
-    return f"{path}: return {mean:.1f} ± {std:.1f} over {episodes} episodes, return / 10 = {mean / 10:.1f}"
+    return _told(path, own)
 
 
 def is_scored(run: Run, episodes: int, policy_name: str = "agent") -> bool:
@@ -37,6 +41,11 @@ def is_scored(run: Run, episodes: int, policy_name: str = "agent") -> bool:
         return False
     row = files.read_json(path)
     return [(row["phase"], row["update"])] == run.positions()[-1:] and len(row["returns"]) >= episodes
+
+
+def _told(path: Path, returns: list[float]) -> str:
+    mean, std = fmean(returns), pstdev(returns)
+    return f"{path}: return {mean:.1f} ± {std:.1f} over {len(returns)} episodes, return / 10 = {mean / 10:.1f}"
 
 
 def _file(run: Run, policy_name: str) -> Path:

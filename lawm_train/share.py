@@ -10,7 +10,7 @@ import click
 import yaml
 
 from lawm_data import card, files, publish, shards
-from lawm_data.runs import Run
+from lawm_data.runs import Run, trained
 from lawm_train import evidence, policy, pretrained, report
 from lawm_train.evidence import Evaluation
 
@@ -19,7 +19,7 @@ CURVE = "curves.png"
 
 def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str:
     """Publish the last checkpoint of a run in one commit; return its sha. UserError as `publish.publish`."""
-    run = Run(path)
+    run = trained(path)
     env = run.config["env"]
     repo = repo or f"{publish.user()}/{publish.repository_name(env)}-policy"
     with tempfile.TemporaryDirectory() as temporary:
@@ -77,8 +77,17 @@ def _introduction(description: dict[str, Any]) -> str:
     return f"""# {description["env"]}: a policy from trajectories with few action labels
 
 Trained with `{description["method"]}` on slice `{description["slice"]}`, of which {description["labeled"]} trajectories
-have actions; seed {description["seed"]}.
+have actions ({_labels(description)}); seed {description["seed"]}.
 """
+
+
+def _labels(description: dict[str, Any]) -> str:
+    """How they were chosen."""
+    if description["oracle"]:
+        return "an oracle: the withheld ones were given back"
+    fraction = description["label_frac"]
+    kept = "all that were recorded with actions" if fraction is None else f"{100 * fraction:g}% of all"
+    return f"{kept}, label seed {description['label_seed']}"
 
 
 def _use(description: dict[str, Any], repo: str) -> str:

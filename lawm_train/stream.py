@@ -23,7 +23,6 @@ from lawm_data.errors import UserError
 from lawm_data.hub import Remote, checked, parse_id, pin
 from lawm_data.manifest import NAME, Manifest
 
-DEFAULT_SLICE = "medium-replay"
 SPLITS = ("labeled", "unlabeled", "validation")
 _Item = TypeVar("_Item")
 _Fetched = TypeVar("_Fetched")
@@ -115,11 +114,7 @@ class Dataset:
 
     def default_slice(self, name: str | None = None) -> str:
         """`name`, or medium-replay, or the only slice there is; UserError lists the slices."""
-        wanted = name or (self.slices[0] if len(self.slices) == 1 else DEFAULT_SLICE)
-        if wanted in self.slices:
-            return wanted
-        there = ", ".join(self.slices) or "none: collect more episodes and split again"
-        raise UserError(f"{self.describe()}: no slice '{wanted}'; choose with --slice, there is {there}")
+        return self.manifest.choose(name, self.describe())
 
     def as_begun(self, revision: str | None) -> Dataset:
         """The dataset at the commit that a run began with, where main has moved since and no other was asked for."""
@@ -132,19 +127,15 @@ class Dataset:
         )
         return Dataset(source.at(revision))
 
-    def episodes(
-        self, slice_: str, split: str, *, seed: int | None = None, with_actions: bool = False
-    ) -> Iterator[Episode]:
+    def episodes(self, slice_: str, split: str, *, with_actions: bool = False) -> Iterator[Episode]:
         """Episodes of `labeled`, `unlabeled` or `validation`, each shard checked before its first row is used.
 
-        seed: permutes the shards, a pure function of seed and digest; None keeps the manifest's order.
         with_actions: gives unlabeled episodes back the actions withheld from them, for oracles and diagnostics alone.
         """
         if split not in SPLITS:
             raise ValueError(f"split is '{split}', expected one of {SPLITS}")
         paths = self.manifest.slices[self.default_slice(slice_)].splits.get(split, [])
-        ordered = paths if seed is None else self.permuted(paths, seed)
-        return self.read(ordered, with_actions and split == "unlabeled")
+        return self.read(paths, with_actions and split == "unlabeled")
 
     def permuted(self, paths: Sequence[str], seed: int) -> list[str]:
         """Another order of these shards, a pure function of seed and digest."""

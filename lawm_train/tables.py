@@ -45,6 +45,20 @@ class Cell(NamedTuple):
         return [run.last.mean for run in self.runs]
 
     @property
+    def best(self) -> list[float]:
+        return [run.best.mean for run in self.runs]
+
+    @property
+    def labeled(self) -> str:
+        """How many episodes, each number once."""
+        return _distinct(run.labeled for run in self.runs)
+
+    @property
+    def difference(self) -> float | None:
+        """Return / 10 minus the paper's, where both are there."""
+        return fmean(self.last) / 10 - self.paper.mean if self.runs and self.paper else None
+
+    @property
     def paper(self) -> paper.Figure | None:
         """The paper's figure, where it has one for this fraction of labels."""
         of_table = self.method.endswith(" oracle") or self.place.label_frac == paper.LABEL_FRACTION
@@ -105,8 +119,8 @@ def table_1_csv(found: Cells) -> str:
 def cell_table(found: Cells) -> str:
     """By cell: raw returns of the last checkpoints, best-of beside them, what the paper has, and what a run cost."""
     head = [
-        "environment", "dataset", "method", "labeled episodes", "runs", "return of the last checkpoint", "best-of",
-        f"below {KEPT} of best", "return / 10 minus paper's", "wall time of a run (min)", "peak memory (MB)",
+        "environment", "dataset", "method", "labeled episodes", "runs", "return of the last checkpoint", "episodes",
+        "best-of", f"below {KEPT} of best", "return / 10 minus paper's", "wall time of a run (min)", "peak memory (MB)",
     ]  # fmt: skip
     rows = []
     for cell in (cell for own in found.values() for cell in own.values()):
@@ -118,8 +132,8 @@ def cell_table(found: Cells) -> str:
 def run_table(records: Iterable[Record]) -> str:
     """One line a run, finished or not; those that end below KEPT of their best evaluation are marked."""
     head = [
-        "run", "method", "label seed", "seed", "labeled", "state", "last", "best-of (update)", "last / best",
-        "settings", "code",
+        "run", "method", "label seed", "seed", "labeled", "state", "last", "episodes", "best-of (update)",
+        "last / best", "settings", "code",
     ]  # fmt: skip
     rows = []
     for run in sorted(records, key=lambda run: (_place(run)[:2], _rank(run.method), run.seed)):
@@ -127,7 +141,8 @@ def run_table(records: Iterable[Record]) -> str:
         best = f"{run.best.mean:.1f} ({run.best.update})"
         drawn = "-" if run.label_seed is None else run.label_seed
         place = [run.run, title(run.method), drawn, run.seed, run.labeled, run.state]
-        rows.append([*place, f"{run.last.mean:.1f}", best, kept, run.settings[:6], run.code or "-"])
+        last = [f"{run.last.mean:.1f}", len(run.last.returns)]
+        rows.append([*place, *last, best, kept, run.settings[:6], run.code or "-"])
     return markdown(head, rows)
 
 
@@ -210,9 +225,9 @@ def _dataset(place: Place, found: Cells) -> str:
 
 def _labeled(place: Place, own: dict[str, Cell]) -> str:
     """`5% (18)`: the fraction, and the number of episodes that it is."""
-    counts = {run.labeled for cell in own.values() if "oracle" not in cell.method for run in cell.runs}
+    counts = _distinct(run.labeled for cell in own.values() if "oracle" not in cell.method for run in cell.runs)
     fraction = "all" if place.label_frac is None else f"{100 * place.label_frac:g}%"
-    return fraction + (f" ({', '.join(map(str, sorted(counts)))})" if counts else "")
+    return fraction + (f" ({counts})" if counts else "")
 
 
 def _score(cell: Cell) -> str:
@@ -237,23 +252,26 @@ def _numbers(cell: Cell) -> list[object]:
     if not cell.runs:
         return ["", 0, "", "", "", *known, ""]
     last = [value / 10 for value in cell.last]
-    best = fmean(run.best.mean for run in cell.runs) / 10
-    labeled = " ".join(str(count) for count in sorted({run.labeled for run in cell.runs}))
     std = f"{stdev(last):.2f}" if len(last) > 1 else ""
-    difference = f"{fmean(last) - cell.paper.mean:.2f}" if cell.paper else ""
-    return [labeled, len(last), f"{fmean(last):.2f}", std, f"{best:.2f}", *known, difference]
+    difference = "" if cell.difference is None else f"{cell.difference:.2f}"
+    return [cell.labeled, len(last), f"{fmean(last):.2f}", std, f"{fmean(cell.best) / 10:.2f}", *known, difference]
 
 
 def _detail(cell: Cell) -> list[str]:
     """The columns of `cell_table` from `labeled episodes` on."""
     count = str(len(cell.runs)) + (f" (+ {len(cell.others)} not finished)" if cell.others else "")
     if not cell.runs:
-        return ["", count, *[""] * 6]
-    best = mean_std([run.best.mean for run in cell.runs])
+        return ["", count, *[""] * 7]
+    episodes = _distinct(len(run.last.returns) for run in cell.runs)
     lost = sum(run.kept < KEPT for run in cell.runs)
-    difference = f"{fmean(cell.last) / 10 - cell.paper.mean:+.1f}" if cell.paper else ""
-    labeled = ", ".join(str(number) for number in sorted({run.labeled for run in cell.runs}))
-    return [labeled, count, mean_std(cell.last), best, f"{lost} of {len(cell.runs)}", difference, *_cost(cell)]
+    difference = "" if cell.difference is None else f"{cell.difference:+.1f}"
+    score = [mean_std(cell.last), episodes, mean_std(cell.best), f"{lost} of {len(cell.runs)}"]
+    return [cell.labeled, count, *score, difference, *_cost(cell)]
+
+
+def _distinct(counts: Iterable[int]) -> str:
+    """Each number once, in order."""
+    return ", ".join(map(str, sorted(set(counts))))
 
 
 def _cost(cell: Cell) -> list[str]:
@@ -261,7 +279,7 @@ def _cost(cell: Cell) -> list[str]:
     measured = [run for run in cell.runs if run.seconds is not None and not run.method.endswith(PRIOR)]
     if not measured:
         return ["", ""]
-    beside = ", ".join(str(count) for count in sorted({run.beside or 1 for run in measured}))
+    beside = _distinct(run.beside or 1 for run in measured)
     minutes = fmean(run.seconds or 0.0 for run in measured) / 60
     memory = max(run.memory_mb or 0 for run in measured)
     return [f"{minutes:.1f} ({beside} side by side)", f"{memory}"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import check_least, check_most
 from lawm_data.nets.blocks import Init, Noise, Normalizer, PlainMLP, by_member, detached, to_members
 from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.windows import Batch
@@ -40,6 +40,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_least("agent.td3bc", self, updates=1, units=1, layers=1, batch=1, actor_every=1, lr=0)
+        for check, bound in ((check_least, 0), (check_most, 1)):
+            check("agent.td3bc", self, discount=bound, target_rate=bound)
 
 
 def normalizer(mean: Tensor, std: Tensor) -> Normalizer:

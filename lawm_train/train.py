@@ -9,8 +9,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,92 +18,38 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lawm_data import config
-from lawm_data.errors import UserError
-from lawm_data.runs import NOT_COMPARED, Position, Run, code_commit, shared_position
-from lawm_train import methods, policy, pool
-from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
+from lawm_data.runs import START, Position, Run, shared_position, side_by_side
+from lawm_train import methods, policy
+from lawm_train.data import Windowed
 from lawm_train.evaluate import Evaluator, check_sizes
+from lawm_train.job import Job, load_data
 from lawm_train.methods import Method, Phase, Policy, TrainConfig
-from lawm_train.stream import Dataset
 
 TIMED_UPDATES = 3  # of a throwaway copy, to tell the expected time
-
-
-@dataclass(frozen=True)
-class Job:
-    """One method on one slice with several seeds, each with a run folder of its own."""
-
-    dataset: Dataset
-    slice_name: str
-    method: str
-    seeds: Sequence[int]
-    configs: dict[str, Any]  # recipe sections, see policy.SECTIONS
-    recipe: str
-    labels: Labels = Labels()
-
-    @property
-    def splits(self) -> list[pool.Split]:
-        """What the method reads, labeled before unlabeled."""
-        kind = methods.kind_of(self.method)
-        window = self.configs["train"].window if kind.windows else 1
-        both = kind.unlabeled or self.labels.oracle or self.labels.redrawn
-        names = ("labeled", "unlabeled") if both else ("labeled",)
-        return [pool.Split(self.dataset, self.slice_name, name, window) for name in names]
-
-    @property
-    def gigabytes(self) -> float:
-        """Of memory that these take as windows are drawn from all of them."""
-        return sum(split.size for split in self.splits) / pool.GIGABYTE
-
-    @property
-    def fits(self) -> bool:
-        return self.gigabytes <= self.configs["train"].pool_gb
-
-    def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
-        """What config.json holds; everything that the numbers of a run depend on."""
-        return {**self._asked(seed), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}
-
-    def is_of(self, run: Run, seed: int) -> bool:
-        """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
-        saved = run.config
-        return all(saved[key] == value for key, value in self._asked(seed).items() if key not in NOT_COMPARED)
-
-    def _asked(self, seed: int) -> dict[str, Any]:
-        fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
-        settings = config.as_dict(self.configs)
-        if self.fits:
-            del settings["train"]["pool_gb"]  # what fits is the same in a pool of any size
-        return {
-            "method": self.method,
-            "oracle": self.labels.oracle,
-            "env": self.dataset.manifest.env,
-            "repeat": self.dataset.manifest.repeat,
-            "slice": self.slice_name,
-            "seed": seed,
-            "label_frac": fraction,
-            "label_seed": label_seed,
-            "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
-            "settings": settings,
-            "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
-        }
 
 
 def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
     """Train (or continue) a job; returns its run folders, `<name>-s<seed>` under runs_root.
 
-    A seed whose numbers are no longer finite is stopped (`Run.stopped`), and stays so; the others go on.
+    A seed whose numbers are no longer finite is stopped (`Run.stopped`), and stays so; the others go on. Nothing of a
+    finished seed is touched. Seeds without a common checkpoint train one group after the other.
     """
-    runs = folders(job, runs_root, name)
-    left = [seed for seed in job.seeds if runs[seed].stopped is None]
-    if left:
-        _train(replace(job, seeds=left), [runs[seed] for seed in left])
+    runs = job.folders(runs_root, name)
+    job = job.as_begun(runs.values())
+    for seed, run in runs.items():
+        if run.exists:
+            run.begin({**run.config, **job.asked(seed)})  # UserError where the settings are others
+    for group in side_by_side(run for run in runs.values() if not _is_over(run)):
+        own = {seed: run for seed, run in runs.items() if run in group}
+        _train(replace(job, seeds=list(own)), list(own.values()))
     return list(runs.values())
 
 
-def folders(job: Job, runs_root: Path, name: str | None = None) -> dict[int, Run]:
-    """The run of each seed, begun or not."""
-    return {seed: Run(runs_root / f"{name or default_name(job)}-s{seed}") for seed in job.seeds}
+def _is_over(run: Run) -> bool:
+    """Stopped, or finished with the last checkpoint still there."""
+    row = run.finished
+    finished = row is not None and [position.update for position in run.positions()[-1:]] == [row["update"]]
+    return finished or run.stopped is not None
 
 
 def why_stopped(run: Run) -> str:
@@ -121,7 +66,6 @@ def why_stopped(run: Run) -> str:
 
 
 def _train(job: Job, runs: list[Run]) -> None:
-    job = as_begun(job, runs)
     data = load_data(job)
     method = _build(job, data)
     phases = method.phases(data)
@@ -129,36 +73,13 @@ def _train(job: Job, runs: list[Run]) -> None:
     for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
         run.begin(job.run_config(seed, data.sizes, labeled))
     start, spent = shared_position(runs), 0.0
-    if start:
+    assert start is not None, "see side_by_side"
+    for run in runs:
+        run.discard(start)
+    if start != START:
         spent = policy.restore(method, runs, start)["seconds"]
     click.echo(_announcement(job, data, phases, start))
-    fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent), phases, start or Position(0, 0))
-
-
-def as_begun(job: Job, runs: Iterable[Run]) -> Job:
-    """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
-    for run in runs:
-        if run.exists:
-            return replace(job, dataset=job.dataset.as_begun(run.config["dataset"]["revision"]))
-    return job
-
-
-def load_data(job: Job) -> Windowed:
-    """The episodes of each seed; the action-free ones only if the method wants them. What does not fit is not read.
-
-    UserError where it does not fit and has to.
-    """
-    kind, pool_gb = methods.kind_of(job.method), job.configs["train"].pool_gb
-    check_labeled(job.dataset, job.slice_name, job.method)
-    if job.fits:
-        window = job.splits[0].window
-        return load(job.dataset, job.slice_name, job.labels, job.seeds, kind.unlabeled, window)
-    if kind.at_once or job.labels.oracle or job.labels.redrawn:
-        raise UserError(
-            f"method {job.method}{job.labels.describe()} reads every episode before it trains: slice {job.slice_name} "
-            f"takes {job.gigabytes:.2g} GB in memory, and the pool is of {pool_gb:g}; raise --pool-gb above that"
-        )
-    return pool.moving([split for split in job.splits if split.paths], len(job.seeds), pool_gb)
+    fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent), phases, start)
 
 
 def _evaluator(job: Job) -> Evaluator | None:
@@ -295,22 +216,16 @@ def _log_cost(session: _Session, phase: Phase) -> None:
 
 
 def _build(job: Job, data: Windowed) -> Method:
-    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
+    return methods.build(methods.Setup(job.method, job.configs, list(job.seeds), data.sizes, data.statistics()))
 
 
-def default_name(job: Job) -> str:
-    """`walker-walk-medium-replay-td3bc-oracle`"""
-    oracle = "-oracle" if job.labels.oracle else ""
-    return f"{job.dataset.manifest.env.replace(':', '-')}-{job.slice_name}-{job.method}{oracle}"
-
-
-def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position | None) -> str:
+def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position) -> str:
     """One line: recipe, slice, method, expected time of what is left."""
     few = data.sample()  # to infer the actions of all would take as long as many updates
     scratch = _build(job, few).phases(few)
     left = 0.0
     for number, (phase, copy) in enumerate(zip(phases, scratch, strict=True)):
-        done = 0 if start is None or number > start.phase else start.update if number == start.phase else phase.updates
+        done = 0 if number > start.phase else start.update if number == start.phase else phase.updates
         left += (phase.updates - done) * _seconds_per_update(copy)
     many = "seed" if len(job.seeds) == 1 else "seeds"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
@@ -318,7 +233,7 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
         f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
         f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {data.describe()}, {updates}: "
         f"about {max(left / 60, 0.1):.1f} min"
-        + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start else "")
+        + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start != START else "")
     )
 
 

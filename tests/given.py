@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -187,6 +188,13 @@ def trained() -> None:
     dataset()
     dataset("other", 16)
     succeed(f"{TRAIN} {BC}")
+
+
+def begun() -> None:
+    """A run before its first checkpoint."""
+    trained()
+    for checkpoint in Path("lawm/runs").glob("*/checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def of_another_task(folder: str = "lawm/dataset/custom-made") -> None:

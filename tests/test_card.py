@@ -36,7 +36,7 @@ def test_card_tools_of_the_hub_read_the_metadata(folder: Path) -> None:
 
 
 def test_features_and_sizes_are_those_of_the_shards(folder: Path) -> None:
-    assert datasets.Features.from_arrow_schema(shards.SCHEMA)._to_yaml_list() == card.FEATURES
+    assert datasets.Features.from_arrow_schema(shards.SCHEMA)._to_yaml_list() == card.features()
     manifest = Manifest.load(folder)
     for information in metadata_load(folder / "README.md")["dataset_info"]:
         name = information["config_name"]

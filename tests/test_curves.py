@@ -14,11 +14,11 @@ from lawm_data.store import Store
 
 def test_the_table_holds_every_episode(tmp_path: Path) -> None:
     collect(tmp_path, ENV, made(policy="random", episodes=3))
-    header, *lines = (tmp_path / "runs" / f"collect-{ENV}-random.csv").read_text().splitlines()
+    header, *lines = (tmp_path / "figures" / f"collect-{ENV}-random.csv").read_text().splitlines()
     rows = Store(tmp_path / "raw").rows(ENV)
     assert header == "env,source,seed,order,control_steps,return"
     assert lines == [f"{ENV},random,0,{row.order},1000,{row.episode_return:.3f}" for row in rows]
-    picture = (tmp_path / "runs" / f"collect-{ENV}-random.png").read_bytes()
+    picture = (tmp_path / "figures" / f"collect-{ENV}-random.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and picture == curves.draw(rows, 50)
 
 

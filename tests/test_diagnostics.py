@@ -1,5 +1,6 @@
 """The ladder: each rung passes a model that has learned and fails one that was broken in the way it looks for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import models
@@ -13,6 +14,7 @@ from test_train import job
 import lawm_train.cli
 from lawm_data import envs, files, rollout
 from lawm_data.envs import Step
+from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise
 from lawm_train import acting, clap, diagnostics, idm, rungs, stream, train
 from lawm_train.data import Labels
@@ -104,6 +106,12 @@ def inferred(world):
 def test_2_inferred_actions_as_good_as_a_supervised_idm_pass(trained):
     rung = inferred(trained[0])
     assert rung.passed and 0.5 < rung.figures["R2 inferred"] <= 1 and 0.5 < rung.figures["R2 supervised IDM"] <= 1
+
+
+def test_2_the_bound_lies_below_a_supervised_idm_that_is_worse_than_the_mean(trained, monkeypatch):
+    monkeypatch.setattr(rungs, "r_squared", lambda *_: -0.5)
+    rung = inferred(trained[0])
+    assert rung.passed and rung.bounds["R2 inferred"][0] == pytest.approx(-0.55)
 
 
 def test_2_an_inference_that_sees_nothing_fails(trained):
@@ -207,6 +215,17 @@ def test_6_critics_that_promise_returns_fail(trained):
     assert not rung.passed and rung.verdict.startswith("the critics promise more")
 
 
+def test_the_prior_draws_other_codes_in_each_batch_of_episodes(trained):
+    world = trained[0]
+    first, observation = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, 5)
+
+    def batches(policy):
+        return [torch.stack([policy(observation, first & (t == 0)) for t in range(4)]) for _ in range(2)]
+
+    one, two = batches(world.policy())
+    assert not torch.equal(one, two) and all(map(torch.equal, batches(world.policy()), (one, two)))
+
+
 def test_states_are_those_that_the_agent_acted_on(trained):
     agent = trained[1]
     policy, states = agent.policy(), []
@@ -252,6 +271,17 @@ def test_a_run_is_judged_by_its_own_draw_of_labels(dataset):
     assert ids == {episode.episode_id for episode in data.labeled[0]}
     assert {e.episode_id for e in hidden} == {e.episode_id for e in data.unlabeled[0]}
     assert all(episode.action is not None for episode in hidden)
+
+
+def test_a_dataset_without_validation_episodes_is_one_line(dataset):
+    (run,) = train.train(job(dataset), Path("runs"))
+    none = {
+        name: replace(entry, splits={**entry.splits, "validation": []})
+        for name, entry in dataset.manifest.slices.items()
+    }
+    bare = stream.Dataset(stream.Folder(Path("data"), replace(dataset.manifest, slices=none)))
+    with pytest.raises(UserError, match="slice medium-replay has no validation episodes.*split.validation=20"):
+        diagnostics.held_out(run, bare)
 
 
 @pytest.mark.parametrize(("method", "skipped"), [("lawm", 2), ("clap", 4)])

@@ -47,7 +47,7 @@ def clap_agent_losses():
 def bc_losses():
     made = models.windows(counts=(8, 0), window=1)
     cloner = bc.Cloner(bc.Config(units=8), [0], models.normalizer(made), 2)
-    return [cloner.update(made.batch(i)) for i in range(UPDATES)]
+    return [cloner.update(made.batch(i), Noise([0], "bc", i)) for i in range(UPDATES)]
 
 
 def idm_losses():

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ def test_what_is_done_is_skipped_and_nothing_of_it_touched(small, monkeypatch):
     monkeypatch.setattr(train, "train", lambda *_: pytest.fail("trained again"))
     answer = small()
     assert set(states(answer).values()) == {"was done"} and everything() == before
+
+
+def test_more_runs_later_leave_the_first_ones_as_they_are(small):
+    small("{methods: [bc], oracle: [], runs: 1}")
+    before = everything()
+    assert states(small("{methods: [bc], oracle: [], runs: 3}")) == {"BC on data": "done"}
+    after = everything()
+    assert {path: after[path] for path in before} == before
+    assert {path.parts[2] for path in after} == {f"custom-made-medium-replay-bc-s{k}" for k in range(3)}
 
 
 def test_a_cut_grid_continues_where_it_was(small, monkeypatch):
@@ -182,29 +192,39 @@ def test_a_cell_that_dies_is_an_error_of_its_own(monkeypatch, tmp_path):
         parallel.run(os._exit, [(3,)], apart=True)
 
 
-def table1_commands():
-    lines = (RECIPES / "table1.sh").read_text().splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("lawm-train --recipe")]
+@pytest.fixture(scope="module")
+def table1(tmp_path_factory):
+    """The arguments of every training that table1.sh starts."""
+    folder = tmp_path_factory.mktemp("table1")
+    program = folder / "lawm-train"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "RUNS": "3"}
+    script = ["sh", str(RECIPES / "table1.sh")]
+    said = subprocess.run(script, env=environment, cwd=folder, capture_output=True, text=True, check=True)
+    return [shlex.split(line) for line in said.stdout.splitlines() if line.startswith("--recipe")]
 
 
-def test_table1_sh_has_every_cell_of_the_paper_once():
-    envs = {"$CHEETAH": "cheetah-run", "$HOPPER": "hopper-stand", "$WALKER": "walker-walk"}
+def test_table1_sh_has_every_cell_of_the_paper_once(table1):
     found = []
-    for words in (words for words in table1_commands() if "--name" not in words):
+    for words in (words for words in table1 if "--name" not in words):
         given = dict(zip(words, words[1:], strict=False))
         oracle = " oracle" if "--oracle" in words else ""
-        found.append((envs[given["--hub-dataset"]], given["--slice"], given["--method"] + oracle))
+        found.append((Path(given["--hub-dataset"]).name, given["--slice"], given["--method"] + oracle))
     wanted = [(*place, method) for place, row in paper.TABLE_1.items() for method in row]
     controls = ("lawm oracle", "bc", "idm-clap")
     assert sorted(found) == sorted(wanted + [("walker-walk", "medium-replay", control) for control in controls])
 
 
-@pytest.mark.parametrize("words", table1_commands(), ids=lambda words: " ".join(words[7:]))
-def test_the_commands_of_table1_sh_are_understood(words):
-    command = lawm_train.cli.main.commands["train"]
-    asked = command.make_context("train", ["3" if word == "$RUNS" else word for word in words]).params
-    assert asked["seeds"] == 3 and asked["slice_"] in {place[1] for place in paper.TABLE_1}
-    methods.check(asked["method"], Labels(asked["oracle"], asked["label_frac"], asked["label_seed"]))
+def test_the_commands_of_table1_sh_are_understood_and_have_folders_of_their_own(table1):
+    names = set()
+    for words in table1:
+        asked = lawm_train.cli.main.commands["train"].make_context("train", list(words)).params
+        assert asked["recipe"] == "paper" and asked["seeds"] == 3
+        labels = Labels(asked["oracle"], asked["label_frac"], asked["label_seed"])
+        methods.check(asked["method"], labels)
+        names.add(asked["name"] or (asked["hub_dataset"], asked["slice_"], asked["method"], labels.oracle))
+    assert len(names) == len(table1) == 80
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ config envs runs summary
 rollout
 windows manifest
 store
-curves dreamer slicing labels shards card transport cache
-plan2explore
+curves dreamer slicing labels shards transport cache
+plan2explore card
 learner
 importers statistics collect splitting hub
 publish bench
@@ -36,7 +36,7 @@ data lawm tables
 pool
 clap td3bc bc idm
 methods rungs
-acting pretrained
+acting pretrained job
 policy
 diagnostics train scoring
 report

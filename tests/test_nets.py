@@ -201,6 +201,17 @@ def test_poisoning_one_model_leaves_the_other():
         assert torch.isfinite(beside).all()
 
 
+def test_what_an_optimizer_continues_with_lies_where_its_parameters_do():
+    """The fused Adam keeps the step beside the parameter; a device without numbers stands for the one of a GPU."""
+    with torch.device("meta"):
+        mlp = MLP(Init([0]), 3, 8, 1, 1)
+        optimizer = Optimizer([mlp], 1, lr=1e-2, clip=0.1)
+    names = [f"{name}.{part}" for name, _ in optimizer.named for part in ("exp_avg", "exp_avg_sq")]
+    optimizer.load({name: torch.zeros(1) for name in names}, 3)
+    places = {tensor.device.type for state in optimizer.adam.state.values() for tensor in state.values()}
+    assert places == {"meta"} and len(optimizer.adam.state) == len(optimizer.named)
+
+
 def test_ema_moves_by_its_rate():
     target, source = MLP(Init([0]), 2, 3, 1), MLP(Init([1]), 2, 3, 1)
     before = [p.clone() for p in target.parameters()]

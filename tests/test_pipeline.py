@@ -40,7 +40,7 @@ EPISODES = 24
 SMALL = [
     "model.deter=8", "model.stoch=4", "model.embed=6", "model.hidden=6", "model.units=6", "model.latent_action=3",
     "agent.clap.updates=3", "agent.clap.units=6", "agent.idm.updates=5", "agent.idm.units=6",
-    "train.updates=3", "train.batch=4", "train.window=8", "evaluate.episodes=2",
+    "train.updates=3", "train.batch=4", "train.window=8", "evaluate.episodes=2", "train.joint=false",
 ]  # fmt: skip
 SETTINGS = [word for setting in SMALL for word in ("--set", setting)]
 

@@ -20,7 +20,7 @@ from test_train import final, job, logged
 from lawm_data import files, shards
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME
-from lawm_train import pool, stream, train
+from lawm_train import data, pool, stream, train
 from lawm_train.data import Data, Labels
 
 SLICE, LENGTH, WINDOW = "medium-replay", 40, 8
@@ -121,6 +121,32 @@ def test_pools_stay_within_the_bound(folder, monkeypatch):
         windows.batch(index)
         most = max(most, sum(one.rows.nbytes for one in list(alive)))
     assert 0 < most <= POOL_GB * 1e9
+
+
+@pytest.mark.parametrize(
+    ("method", "labels"),
+    [
+        ("lawm", Labels(seed="own")),
+        ("bc", Labels(fraction=0.5, seed="own")),
+        ("clap", Labels(oracle=True)),
+        ("idm-td3bc", Labels()),
+        ("idm-clap", Labels(seed="own")),
+    ],
+)
+def test_what_seeds_hold_of_their_own_is_counted(folder, monkeypatch, method, labels):
+    packed, pack = [], data.Pool
+    monkeypatch.setattr(data, "Pool", lambda *given: packed.append(pack(*given)) or packed[-1])
+
+    def counted_to_held(seeds, method, labels):
+        packed.clear()
+        one = moving_job(folder, seeds, method, ["train.pool_gb=1", "agent.idm.updates=1"], labels)
+        read = train.load_data(one)
+        for phase in train._build(one, read).phases(read)[:2]:
+            phase.step(0)
+        return one.gigabytes * 1e9 / sum(each.rows.nbytes for each in packed)
+
+    headers = counted_to_held([0], "lawm", Labels())  # files of few trajectories are mostly those
+    assert headers >= 1 and counted_to_held([0, 1, 2], method, labels) == pytest.approx(headers, rel=0.02)
 
 
 def test_batches_are_a_pure_function_of_the_digest_and_their_number(folder, tmp_path, monkeypatch):

@@ -85,11 +85,11 @@ def test_the_average_appears_once_every_row_was_run(tmp_path):
 def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
     found = records(runs)
     cell = row(tables.cell_table(tables.cells(found)), "| LAWM |")
-    assert "| 2 | 300.0 ± 141.4 | 350.0 ± 70.7 | 1 of 2 | -64.3 | 1.0 (2 side by side) | 700 |" in cell
+    assert "| 2 | 300.0 ± 141.4 | 4 | 350.0 ± 70.7 | 1 of 2 | -64.3 | 1.0 (2 side by side) | 700 |" in cell
     text = tables.run_table(found)
-    assert "| finished | 200.0 | 300.0 (2) | 0.67 **below 0.85** |" in row(text, "| a | LAWM |")
-    assert "| finished | 400.0 | 400.0 (2) | 1.00 |" in row(text, "| b | LAWM |")
-    assert "| unfinished | 90.0 |" in row(text, "| f | BC |")
+    assert "| finished | 200.0 | 4 | 300.0 (2) | 0.67 **below 0.85** |" in row(text, "| a | LAWM |")
+    assert "| finished | 400.0 | 4 | 400.0 (2) | 1.00 |" in row(text, "| b | LAWM |")
+    assert "| unfinished | 90.0 | 4 |" in row(text, "| f | BC |")
 
 
 def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
@@ -241,6 +241,16 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
         report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
     with pytest.raises(UserError, match=r"no evidence \(\*.csv\)"):
         report.regenerated("<!-- table: runs of results/none -->\n<!-- end -->", tmp_path)
+
+
+def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
+    path = make_run(tmp_path / "walker-lawm-frac0.05-s0", "lawm", 0, [100])
+    rungs = [{"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}]
+    files.write_json(path / "diagnostics.json", rungs)
+    told = report.write([path], tmp_path / "out", keep=tmp_path / "kept")
+    assert "| walker-lawm-frac0.05-s0 | labeled path | passed |" in told
+    assert files.read_json(tmp_path / "kept" / "walker-lawm-frac0.05-s0-ladder.json") == rungs
+    assert report.write([tmp_path / "kept" / f"{path.name}.csv"], tmp_path / "again") == told
 
 
 def test_the_tables_of_the_results_page_are_made_of_its_evidence():

@@ -16,7 +16,7 @@ from made_dataset import made_episodes, make_dataset
 
 from lawm_data import files, shards
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, Manifest
+from lawm_data.manifest import NAME, Manifest, find
 
 LABELED = "medium-replay/labeled-00000-of-00001.arrow"
 UNLABELED = "medium-replay/unlabeled-00000-of-00003.arrow"
@@ -255,13 +255,13 @@ def test_a_folder_without_a_manifest_is_no_dataset(tmp_path: Path) -> None:
 
 def test_find_the_only_dataset_or_ask(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lawm-data split"):
-        shards.find(tmp_path)
+        find(tmp_path)
     for env in ("walker-walk", "custom-robot"):
         files.write_json(tmp_path / env / NAME, {})
         if env == "walker-walk":
-            assert shards.find(tmp_path).name == env
+            assert find(tmp_path).name == env
     with pytest.raises(UserError, match="--env: custom-robot, walker-walk"):
-        shards.find(tmp_path)
-    assert shards.find(tmp_path, "custom:robot") == tmp_path / "custom-robot"
+        find(tmp_path)
+    assert find(tmp_path, "custom:robot") == tmp_path / "custom-robot"
     with pytest.raises(UserError, match="no dataset of hopper-stand"):
-        shards.find(tmp_path, "hopper-stand")
+        find(tmp_path, "hopper-stand")

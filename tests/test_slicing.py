@@ -73,11 +73,14 @@ def test_quota_is_shared_equally_and_an_empty_share_stays_empty() -> None:
 
 
 def test_top_up_fills_the_share_of_its_collector_and_is_no_history() -> None:
-    rows = history([400.0] * 10) + history([400.0] * 40, source="topup") + history([400.0] * 100, seed=1)
+    learner = history([400.0] * 10, source="dreamer")
+    others = history([400.0] * 100, source="dreamer", seed=1) + history([400.0] * 5, source="aime-0")
+    rows = learner + history([400.0] * 40, source="topup") + others
     parts = cut(rows, "walker-walk", Config(quota=60, validation=0))
     medium = parts["medium"].rows
-    assert ids(rows[:10]) <= ids(medium), "its own history comes first"
-    assert sum(one.source == "topup" for one in medium) == 20 and len(medium) == 60
+    assert ids(learner) <= ids(medium), "its own history comes first"
+    taken = [sum(one.source == source for one in medium) for source in ("topup", "dreamer", "aime-0")]
+    assert taken == [10, 30, 5], "a share of 20 each; what the third lacks is not topped up by the first"
     assert not any(one.source == "topup" for one in parts["medium-replay"].rows)
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import counting_episode, random_episode
+from made_dataset import made_episodes, make_dataset
 
-from lawm_data import statistics, store
+from lawm_data import files, statistics, store
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
+from lawm_data.manifest import NAME
 from lawm_data.store import Store
 
 ENV, SOURCE = "custom:count", "count"
@@ -190,31 +192,25 @@ def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:
     episodes = [random_episode(k, seed=seed, mean_reward=0.1 * k) for seed in (0, 1) for k in range(5)]
     meta = META | {"layout": [["observation", 5]], "action_size": 2}
     Store(tmp_path / "raw").create("custom:made", "made", meta, episodes)
-    manifest = {
-        "env": "custom:made",
-        "slices": {
-            "expert": {
-                "complete": False,
-                "statistics": {
-                    "episodes": 5,
-                    "labeled": 1,
-                    "steps": 300,
-                    **dict.fromkeys(("mean", "std", "min", "p25", "median", "p75", "max"), 2.5),
-                },
-            }
-        },
-    }
-    (tmp_path / "dataset" / "made").mkdir(parents=True)
-    (tmp_path / "dataset" / "made" / "lawm.json").write_text(json.dumps(manifest))
+    columns = dict.fromkeys(("mean", "std", "min", "p25", "median", "p75", "max"), 2.5)
+    folder = tmp_path / "dataset" / "made"
+    manifest = make_dataset(folder, made_episodes(10), slice_="expert")
+    told = {"episodes": 5, "labeled": 1, "steps": 300, **columns}
+    entry = dataclasses.replace(manifest.slices["expert"], complete=False, statistics=told)
+    files.write_json(folder / NAME, dataclasses.replace(manifest, slices={"expert": entry}).to_json())
     found = statistics.collect_stats(tmp_path)
     assert [(row["seed"], row["episodes"], row["steps"]) for row in found["raw"]] == [(0, 5, 300), (1, 5, 300)]
     assert found["raw"][1]["mean"] == pytest.approx(np.mean([e.episode_return for e in episodes[5:]]))
     assert found["slices"] == [
         {"env": "custom:made", "slice": "expert", "complete": False, "episodes": 5, "labeled": 1, "table4": None}
-        | dict.fromkeys(("mean", "std", "min", "p25", "median", "p75", "max"), 2.5)
+        | columns
     ]
     assert json.loads(json.dumps(found)) == found
     assert "expert" in statistics.as_text(found)
+    bare = dataclasses.replace(entry, statistics={"episodes": 5})
+    files.write_json(folder / NAME, dataclasses.replace(manifest, slices={"expert": bare}).to_json())
+    with pytest.raises(UserError, match="lawm.json: slices.expert.statistics: missing key 'labeled'"):
+        statistics.collect_stats(tmp_path)
 
 
 def test_statistics_of_an_empty_workspace_say_what_to_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from made_dataset import made_episodes, make_dataset
 
 from lawm_data import config
 from lawm_data.errors import UserError
+from lawm_data.runs import Run
 from lawm_train import methods, policy, stream, train
 from lawm_train.data import Labels, Sizes, Statistics
 
@@ -18,6 +19,7 @@ SETTINGS = [
     "agent.td3bc.updates=10", "agent.td3bc.units=6", "agent.td3bc.batch=16", "agent.td3bc.actor_every=3",
     "agent.idm.updates=6", "agent.idm.units=6", "agent.idm.batch=16", "agent.idm.choose_every=2",
     "train.updates=10", "train.batch=4", "train.window=8", "train.log_every=2", "train.checkpoint_every=4",
+    "train.joint=false",
 ]  # fmt: skip
 
 
@@ -70,10 +72,18 @@ def test_a_cut_run_continues_the_very_same_numbers(dataset, tmp_path, monkeypatc
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
-def test_seeds_cut_between_two_checkpoints_continue_from_the_one_they_share(dataset, tmp_path):
+def test_seeds_cut_between_two_checkpoints_continue_from_the_one_they_share(dataset, tmp_path, monkeypatch):
     whole = train.train(job(dataset, seeds=[0, 1]), tmp_path / "whole")
-    cut = train.train(job(dataset, seeds=[0, 1]), tmp_path / "cut")
-    (tmp_path / "cut" / cut[1].path.name / "checkpoint-1-00000006" / "state.json").unlink()
+    save = Run.save
+
+    def cut(self, position, tensors, state):
+        if position == (1, 6) and self.path.name.endswith("s1"):
+            raise KeyboardInterrupt
+        save(self, position, tensors, state)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "save", cut)
+        train.train(job(dataset, seeds=[0, 1]), tmp_path / "cut")
     again = train.train(job(dataset, seeds=[0, 1]), tmp_path / "cut")
     for a, b in zip(whole, again, strict=True):
         assert all(torch.equal(x, final(b)[name]) for name, x in final(a).items())
@@ -112,7 +122,7 @@ def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
 
     def built(settings=()):
         configs = job(dataset, settings=settings).configs
-        return methods.build("lawm", configs, [0], sizes, blank).modules["world"].config
+        return methods.build(methods.Setup("lawm", configs, [0], sizes, blank)).modules["world"].config
 
     assert built().free_nats == 1.0 and built(["model.free_nats=0.5"]).free_nats == 0.5
 
@@ -123,7 +133,8 @@ def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
 )
 def test_the_latent_action_prior_follows_the_method_unless_it_is_set(dataset, method, prior, learned):
     configs = job(dataset, settings=[f"model.prior={prior}"]).configs
-    built = methods.build(method, configs, [0], Sizes(5, 2, False, 1.0), Statistics.blank(5))
+    setup = methods.Setup(method, configs, [0], Sizes(5, 2, False, 1.0), Statistics.blank(5))
+    built = methods.build(setup)
     assert (built.modules["world"].prior_head is not None) == learned
 
 
@@ -157,6 +168,12 @@ def test_a_method_without_a_world_model_has_no_prior_to_act_by(dataset, tmp_path
     run = train.train(job(dataset, "bc"), tmp_path)[0]
     with pytest.raises(UserError, match="no world model"):
         policy.Policy.from_pretrained(run.path, "prior")
+
+
+def test_a_policy_of_another_name_is_none(dataset, tmp_path):
+    run = train.train(job(dataset, "bc"), tmp_path)[0]
+    with pytest.raises(UserError, match="no policy 'Prior'; there are agent and prior"):
+        policy.Policy.from_pretrained(run.path, "Prior")
 
 
 def test_labels_alone_feed_the_methods_that_use_labels_alone(dataset):

@@ -141,9 +141,6 @@ class Normalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) / self.std).clamp(-self.clip, self.clip)
 
-    def inverse(self, x: Tensor) -> Tensor:
-        return x * self.std + self.mean
-
 
 class Noise:
     """The random draws of one update: a pure function of (seed, stream, step), so resuming needs no random state.

@@ -55,7 +55,7 @@ class Optimizer:
         for name, p in self.named:
             if f"{name}.exp_avg" in tensors:
                 self.adam.state[p] = {
-                    "step": torch.tensor(float(steps)),
+                    "step": torch.tensor(float(steps), device=p.device),
                     "exp_avg": tensors[f"{name}.exp_avg"].to(p).clone(),
                     "exp_avg_sq": tensors[f"{name}.exp_avg_sq"].to(p).clone(),
                 }

@@ -126,7 +126,7 @@ class Bench:
 
 
 def _built(job: train.Job, data: Windowed) -> Method:
-    return methods.build(job.method, job.configs, list(job.seeds), data.sizes, data.statistics())
+    return methods.build(methods.Setup(job.method, job.configs, list(job.seeds), data.sizes, data.statistics()))
 
 
 def _copied(episode: Episode) -> int:

@@ -1,0 +1,122 @@
+"""What is asked for: one method on one slice with several seeds, its run folders, its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lawm_data import config
+from lawm_data.errors import UserError
+from lawm_data.runs import NOT_COMPARED, Run, code_commit
+from lawm_train import methods, pool
+from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
+from lawm_train.stream import Dataset
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one slice with several seeds, each with a run folder of its own."""
+
+    dataset: Dataset
+    slice_name: str
+    method: str
+    seeds: Sequence[int]
+    configs: dict[str, Any]  # recipe sections, see policy.SECTIONS
+    recipe: str
+    labels: Labels = Labels()
+
+    @property
+    def splits(self) -> list[pool.Split]:
+        """What the method reads, labeled before unlabeled."""
+        kind = methods.kind_of(self.method)
+        window = self.configs["train"].window if kind.windows else 1
+        both = kind.unlabeled or self.labels.oracle or self.labels.redrawn
+        names = ("labeled", "unlabeled") if both else ("labeled",)
+        return [pool.Split(self.dataset, self.slice_name, name, window) for name in names]
+
+    @property
+    def gigabytes(self) -> float:
+        """Of memory that these take as windows are drawn from all of them: what is read of them for each draw of the
+        labels and, where actions are inferred, all of them again for each seed.
+        """
+        kind, redrawn = methods.kind_of(self.method), self.labels.redrawn
+        draws = {self.labels.draw(self.dataset.manifest, seed) for seed in self.seeds}
+        parts = [fraction if redrawn and not kind.unlabeled and fraction else 1.0 for fraction, _ in draws]
+        copies = sum(parts) + len(self.seeds) * kind.at_once
+        return copies * sum(split.size for split in self.splits) / pool.GIGABYTE
+
+    @property
+    def fits(self) -> bool:
+        return self.gigabytes <= self.configs["train"].pool_gb
+
+    @property
+    def at_once(self) -> bool:
+        """Whether every episode has to be read before the first update."""
+        return methods.kind_of(self.method).at_once or self.labels.oracle or self.labels.redrawn
+
+    def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
+        """What config.json holds; everything that the numbers of a run depend on."""
+        return {**self.asked(seed), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}
+
+    def is_of(self, run: Run, seed: int) -> bool:
+        """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
+        saved = run.config
+        return all(saved[key] == value for key, value in self.asked(seed).items() if key not in NOT_COMPARED)
+
+    def asked(self, seed: int) -> dict[str, Any]:
+        """What of it is known before the data are read."""
+        fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
+        settings = config.as_dict(self.configs)
+        if self.at_once or self.fits:
+            del settings["train"]["pool_gb"]  # what fits is the same in a pool of any size
+        return {
+            "method": self.method,
+            "oracle": self.labels.oracle,
+            "env": self.dataset.manifest.env,
+            "repeat": self.dataset.manifest.repeat,
+            "slice": self.slice_name,
+            "seed": seed,
+            "label_frac": fraction,
+            "label_seed": label_seed,
+            "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
+            "settings": settings,
+            "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
+        }
+
+    @property
+    def name(self) -> str:
+        """What its runs are called by default: `walker-walk-medium-replay-td3bc-oracle`"""
+        oracle = "-oracle" if self.labels.oracle else ""
+        return f"{self.dataset.manifest.env.replace(':', '-')}-{self.slice_name}-{self.method}{oracle}"
+
+    def folders(self, runs_root: Path, name: str | None = None) -> dict[int, Run]:
+        """The run of each seed, begun or not."""
+        return {seed: Run(runs_root / f"{name or self.name}-s{seed}") for seed in self.seeds}
+
+    def as_begun(self, runs: Iterable[Run]) -> Job:
+        """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
+        for run in runs:
+            if run.exists:
+                return replace(self, dataset=self.dataset.as_begun(run.config["dataset"]["revision"]))
+        return self
+
+
+def load_data(job: Job) -> Windowed:
+    """The episodes of each seed; the action-free ones only if the method wants them. What does not fit is not read.
+
+    UserError where it does not fit and has to.
+    """
+    kind, pool_gb = methods.kind_of(job.method), job.configs["train"].pool_gb
+    check_labeled(job.dataset, job.slice_name, job.method)
+    if job.fits:
+        window = job.splits[0].window
+        return load(job.dataset, job.slice_name, job.labels, job.seeds, kind.unlabeled, window)
+    if job.at_once:
+        raise UserError(
+            f"method {job.method}{job.labels.describe()} reads every episode before it trains: slice {job.slice_name} "
+            f"takes {job.gigabytes:.2g} GB in memory for all seeds together, and the pool is of {pool_gb:g}; raise "
+            "--pool-gb above that, or train fewer --seeds at a time"
+        )
+    return pool.moving([split for split in job.splits if split.paths], len(job.seeds), pool_gb)

@@ -1,0 +1,38 @@
+"""Settings that no training can work with are told by their key, before anything is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from lawm_data import config
+from lawm_data.errors import UserError
+from lawm_train import policy
+
+
+@pytest.mark.parametrize(
+    ("setting", "bound"),
+    [
+        ("model.clip=0", "1e-06 or more"),
+        ("model.action_sigma=0", "1e-06 or more"),
+        ("model.balance=1.5", "1 or less"),
+        ("agent.clap.discount=2", "1 or less"),
+        ("agent.clap.lambda_=-1", "0 or more"),
+        ("agent.clap.eps=-1", "0 or more"),
+        ("agent.td3bc.target_rate=2", "1 or less"),
+        ("agent.idm.dropout=1.0", "0.99 or less"),
+        ("agent.idm.clip=0", "1e-06 or more"),
+        ("agent.bc.clip=0", "1e-06 or more"),
+        ("train.labeled_share=1.5", "1 or less"),
+    ],
+)
+def test_a_setting_out_of_range_names_its_key_and_the_bound(setting: str, bound: str) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(UserError, match=rf"{key} is .*, expected {bound}"):
+        config.load("cpu", [setting], policy.SECTIONS, {})
+
+
+@pytest.mark.parametrize(
+    "setting", ["model.balance=1", "agent.clap.discount=1", "agent.idm.dropout=0", "agent.clap.eps=0"]
+)
+def test_the_bounds_themselves_are_allowed(setting: str) -> None:
+    config.load("cpu", [setting], policy.SECTIONS, {})

@@ -1,0 +1,90 @@
+"""Seeds that are asked for later: what is there stays, what is missing trains, nothing starts again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from made_dataset import made_episodes, make_dataset
+from test_train import final, job, logged
+
+from lawm_data.errors import UserError
+from lawm_data.runs import Position, Run, side_by_side
+from lawm_train import stream, train
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "made"
+    make_dataset(folder, made_episodes(15))
+    return stream.open_dataset(str(folder))
+
+
+def contents(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def equal(a, b):
+    tensors, others = final(a), final(b)
+    return tensors.keys() == others.keys() and all(torch.equal(x, others[name]) for name, x in tensors.items())
+
+
+def cut_at(monkeypatch, phase, update):
+    """Interrupt before what is due after that update, in the block that follows."""
+    after = train._Loop._after
+
+    def cut(self, done, bar):
+        if (self.number, done) == (phase, update):
+            raise KeyboardInterrupt
+        after(self, done, bar)
+
+    monkeypatch.setattr(train._Loop, "_after", cut)
+
+
+def test_a_finished_seed_is_left_as_it_is_and_the_missing_ones_train(dataset, tmp_path, capsys):
+    (first,) = train.train(job(dataset), tmp_path / "runs")
+    before = contents(first)
+    runs = train.train(job(dataset, seeds=[0, 1, 2]), tmp_path / "runs")
+    assert contents(first) == before and ", 2 seeds, " in capsys.readouterr().out
+    fresh = train.train(job(dataset, seeds=[1, 2]), tmp_path / "fresh")
+    for a, b in zip(runs[1:], fresh, strict=True):
+        assert equal(a, b) and logged(a) == logged(b)
+
+
+def test_seeds_without_a_common_checkpoint_continue_apart(dataset, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_at(patch, 1, 5)
+        train.train(job(dataset), tmp_path / "runs")
+    whole = [train.train(job(dataset, seeds=[seed]), tmp_path / "whole")[0] for seed in (0, 1)]
+    runs = train.train(job(dataset, seeds=[0, 1]), tmp_path / "runs")
+    assert all(equal(a, b) for a, b in zip(runs, whole, strict=True))
+    assert sum(row["kind"] == "finished" for run in runs for row in run.metrics()) == 2
+
+
+def test_a_finished_seed_with_other_settings_is_refused(dataset, tmp_path):
+    train.train(job(dataset, "bc"), tmp_path)
+    with pytest.raises(UserError, match="agent.bc.lr was 0.0003, now 0.1"):
+        train.train(job(dataset, "bc", seeds=[0, 1], settings=["agent.bc.lr=0.1"]), tmp_path)
+    assert not Run(tmp_path / "custom-made-medium-replay-bc-s1").exists
+
+
+def test_checkpoints_beyond_the_shared_one_are_dropped(dataset, tmp_path):
+    runs = train.train(job(dataset, "bc", seeds=[0, 1]), tmp_path)
+    torn = runs[1].path / "checkpoint-0-00000010"
+    (torn / "state.json").unlink()
+    ahead = runs[0].path / "checkpoint-0-00000010" / "state.json"
+    stale = ahead.read_text().replace('"seconds": ', '"seconds": 1000')
+    ahead.write_text(stale)
+    train.train(job(dataset, "bc", seeds=[1]), tmp_path)
+    assert runs[1].positions()[-1] == (0, 10) and ahead.read_text() == stale, "a finished seed is not continued"
+
+
+def test_groups_share_a_position_and_the_furthest_goes_first(tmp_path):
+    def run(name, *updates):
+        made = Run(tmp_path / name)
+        for update in updates:
+            made.save(Position(0, update), {"x": torch.zeros(1)}, {})
+        return made
+
+    far, near, fresh, new = run("far", 8, 12), run("near", 4, 8), run("fresh", 4), run("new")
+    assert side_by_side([new, near, fresh, far]) == [[far, near], [fresh, new]]
+    assert side_by_side([far, new]) == [[far], [new]] and side_by_side([]) == []

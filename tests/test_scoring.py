@@ -1,0 +1,55 @@
+"""The score of a checkpoint: over as many episodes as were ever asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_report import make_run, row
+
+from lawm_data import files
+from lawm_data.runs import Position, Run
+from lawm_train import evidence, scoring, tables
+
+
+class Simulator:
+    """Episode k returns k."""
+
+    def __init__(self, env, repeat, models, episodes):
+        self.episodes = episodes
+
+    def returns(self, acting):
+        return [[float(k) for k in range(self.episodes)]]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "Evaluator", Simulator)
+    monkeypatch.setattr(scoring.policy, "load", lambda run: None)
+    monkeypatch.setattr(scoring.policy, "acting", lambda *_: None)
+    made = Run(make_run(tmp_path / "a", "lawm", 0, [100], sizes={"observation": 24, "action": 6}))
+    made.save(Position(0, 1), {"x": torch.zeros(1)}, {})
+    return made
+
+
+def test_a_score_over_more_episodes_of_the_same_checkpoint_stays(run):
+    assert "over 8 episodes" in scoring.score(run.path, 8)
+    kept = (run.path / "evaluation-agent.json").read_bytes()
+    told = scoring.score(run.path, 5)
+    assert "over 8 episodes" in told and "kept" in told and (run.path / "evaluation-agent.json").read_bytes() == kept
+    assert "over 9 episodes" in scoring.score(run.path, 9) and scoring.is_scored(run, 9)
+
+
+def test_another_checkpoint_is_scored_anew(run):
+    scoring.score(run.path, 8)
+    run.save(Position(0, 2), {"x": torch.zeros(1)}, {})
+    assert "over 5 episodes" in scoring.score(run.path, 5)
+    assert files.read_json(run.path / "evaluation-agent.json")["update"] == 2
+
+
+def test_tables_say_over_how_many_episodes_a_score_is(run, tmp_path):
+    scoring.score(run.path, 100)
+    trained = make_run(tmp_path / "b", "lawm", 1, [100], episodes=10)
+    records, _ = evidence.gather([run.path, trained])
+    assert "| 49.5 | 100 |" in row(tables.run_table(records), "| a |")
+    assert "| 100.0 | 20 |" in row(tables.run_table(records), "| b |")
+    assert "| 2 | 74.8 ± 35.7 | 20, 100 |" in row(tables.cell_table(tables.cells(records)), "| LAWM |")
