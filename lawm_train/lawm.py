@@ -207,10 +207,8 @@ class WorldModel(nn.Module):
 
         def choose(feat: Tensor, _: int) -> Tensor:
             prior = self.latent_prior(feat)
-            drawn = Noise([0], "prior-policy", next(calls), feat.device).normal(1, feat.shape[1], prior.mean.shape[-1])[
-                0
-            ]
-            return prior.mean + prior.std * drawn
+            noise = Noise([0], "prior-policy", next(calls), feat.device)
+            return prior.mean + prior.std * noise.normal(1, feat.shape[1], prior.mean.shape[-1])[0]
 
         return self.filter(choose)
 
