@@ -27,18 +27,15 @@ class Optimizer:
         # none for what else the loss went through: an agent's goes through the world model
         loss.sum().backward(inputs=[p for _, p in self.named])
         gradients = [p.grad for _, p in self.named if p.grad is not None]
-        norm = torch.stack([g.reshape(self.models, -1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        norm = torch.stack([torch.linalg.vector_norm(g.view(self.models, -1), dim=1) for g in gradients]).norm(dim=0)
         scale = (self.clip / (norm + 1e-6)).clamp(max=1)
         failed = ~torch.isfinite(norm)
         for g in gradients:
-            g.mul_(self._per_row(scale, g)).masked_fill_(self._per_row(failed, g), 0)
+            rows = g.view(self.models, -1)
+            rows.mul_(scale[:, None]).masked_fill_(failed[:, None], 0)
         self.adam.step()
         self.steps += 1
         return norm
-
-    def _per_row(self, x: Tensor, like: Tensor) -> Tensor:
-        """[N] -> [N * E, 1, 1], one entry for each row of a parameter's leading axis."""
-        return x.repeat_interleave(len(like) // self.models).view(-1, *[1] * (like.dim() - 1))
 
     def state(self) -> dict[str, Tensor]:
         """First and second moments by parameter name, leading axis N * E like the parameters."""

@@ -35,6 +35,7 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
 
         # only now: what this process holds would count as memory of the commands that `stages` starts
         import collecting
+        import ratios
         import torch
         from learning import Bench
 
@@ -42,7 +43,10 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
 
         rows += told(collecting.rows(repeats))
         torch.set_num_threads(threads)
-        rows += told(Bench(stages.dataset_of(folder), stages.SLICE, repeats).rows())
+        learning = Bench(stages.dataset_of(folder), stages.SLICE, repeats)
+        rows += told(learning.rows())
+        torch.set_num_threads(1)  # processor time of several threads says nothing
+        rows += told(ratios.rows(learning))
     text = markdown(header(code_commit(), load, threads), rows)
     click.echo(text)
     if out:

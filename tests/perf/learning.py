@@ -14,7 +14,8 @@ from lawm_data.episode import Episode
 from lawm_train import methods, policy, train
 from lawm_train.data import Batches, Windowed
 from lawm_train.evaluate import Evaluator
-from lawm_train.methods import Method
+from lawm_train.lawm import WorldModel
+from lawm_train.methods import Method, ModelBased
 from lawm_train.stream import open_dataset
 
 RECIPE, METHOD = "cpu", "lawm"
@@ -109,9 +110,16 @@ class Bench:
         configs = config.load(RECIPE, [f"train.joint={str(joint).lower()}"], policy.SECTIONS, {})
         return train.Job(self.dataset, self.slice, METHOD, range(seeds), configs, RECIPE)
 
-    def _windows(self, batch: int) -> Batches:
-        """Windows for one seed, half of them labeled."""
-        job = self._job(1)
+    def world(self, seeds: int) -> tuple[WorldModel, Batches]:
+        """World models of the recipe, and windows for them."""
+        job = self._job(seeds)
+        method = _built(job, train.load_data(job))
+        assert isinstance(method, ModelBased)
+        return method.world, self._windows(job.configs["train"].batch, seeds)
+
+    def _windows(self, batch: int, seeds: int = 1) -> Batches:
+        """Windows for each seed, half of them labeled."""
+        job = self._job(seeds)
         return train.load_data(job).windows(job.seeds, [batch // 2, batch // 2], "cpu")
 
     def _rate(self, what: str, count: int, unit: str, action: Callable[[], object], target: str, how: str) -> Row:
