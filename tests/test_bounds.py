@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import pytest
 
 from lawm_data import config
@@ -32,7 +34,14 @@ def test_a_setting_out_of_range_names_its_key_and_the_bound(setting: str, bound:
 
 
 @pytest.mark.parametrize(
-    "setting", ["model.balance=1", "agent.clap.discount=1", "agent.idm.dropout=0", "agent.clap.eps=0"]
+    ("section", "key", "bound"),
+    [
+        ("model", "balance", 1.0),
+        ("agent", "clap.discount", 1.0),
+        ("agent", "idm.dropout", 0.0),
+        ("agent", "clap.eps", 0.0),
+    ],
 )
-def test_the_bounds_themselves_are_allowed(setting: str) -> None:
-    config.load("cpu", [setting], policy.SECTIONS, {})
+def test_the_bounds_themselves_are_taken(section: str, key: str, bound: float) -> None:
+    loaded = config.load("cpu", [f"{section}.{key}={bound}"], policy.SECTIONS, {})
+    assert attrgetter(key)(loaded[section]) == bound
