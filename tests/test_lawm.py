@@ -102,7 +102,7 @@ def test_the_mixed_objective_equals_its_equations(prior, free_nats):
         )
         for b in range(5)
     ]
-    # METHOD: (B_lab mean_lab L_ac + B_unlab mean_unlab L_af) / B
+    # eq. 9 and 10 over a batch of fixed counts: (B_lab mean_lab L_ac + B_unlab mean_unlab L_af) / B
     wanted = (2 * np.mean(each[:2]) + 3 * np.mean(each[2:])) / 5
     np.testing.assert_allclose(world.total(terms, batch).detach().numpy(), [wanted], rtol=1e-10)
 
