@@ -1,7 +1,7 @@
 """Plan2Explore (Sekar et al. 2020): a reward function for Dreamer, what an ensemble disagrees on.
 
-The members predict the next observation, as those of IcarusWizard/AIME-NoB do, whose data the paper uses. Disagreement
-counts in the observation's own units: on symlog's scale, which squashes velocities, a new way to lie still outweighs
+The members predict the next observation, which is the embedding of a state in argmax-ai/aime's recipe (an identity
+encoder). Disagreement counts in the observation's own units: on symlog's scale, which squashes velocities, a new way to lie still outweighs
 motion (walker-walk, recipes/RESULTS.md). Its log is standardised, for it lies far below zero, and the critic would have
 to learn that offset first.
 
