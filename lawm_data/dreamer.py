@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lawm_data.config import check_least
 from lawm_data.nets.blocks import MLP, Init, Noise
 from lawm_data.nets.dists import TwoHot, balanced_kl, bounded_std, gaussian_nll, symlog, tanh_gaussian
+from lawm_data.nets.filtering import Filtering
 from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import RSSM, Filter, State
@@ -109,10 +110,8 @@ class Dreamer(nn.Module):
         c, (length, _, size, _) = self.config, batch.action.shape
         state_noise = noise.normal(length + 1, size, c.stoch)
         embed = self.embed(batch.observation)
-        first = self.rssm.first(embed[0], self.action_size, state_noise[0])
-        states, _ = self.rssm.rollout(first, batch.action, length, state_noise[1:], embed[1:])
-        states = State(*(torch.cat([a[None], b]) for a, b in zip(first, states, strict=True)))
-        prior = self.rssm.prior(states.deter)
+        states = Filtering(self.rssm, embed, batch.action, state_noise).states()
+        prior = self.rssm.prior(states.parts[0])
         predicted = self.reward_head(states.feat[1:])
         terms = {
             "observation": gaussian_nll(self.decoder(states.feat), symlog(batch.observation), c.observation_sigma),
@@ -123,7 +122,7 @@ class Dreamer(nn.Module):
 
     def imagine(self, start: State, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
         """States 0..H as feat [H+1, N, P, D+S], actions [H, N, P, A] and log pi [H, N, P], from start [N, P, ...]."""
-        horizon, points = self.config.horizon, start.deter.shape[1]
+        horizon, points = self.config.horizon, start.feat.shape[1]
         action_noise = noise.normal(horizon, points, self.action_size)
         state_noise = noise.normal(horizon, points, self.config.stoch)
         log_pi = []
@@ -133,7 +132,7 @@ class Dreamer(nn.Module):
             log_pi.append(log_probability)
             return action
 
-        states, actions = self.rssm.rollout(start, control, horizon, state_noise)
+        states, actions = self.rssm.imagine(start, control, state_noise)
         return torch.cat([start.feat[None], states.feat]), actions, torch.stack(log_pi)
 
     def loss(self, start: State, noise: Noise) -> dict[str, Tensor]:

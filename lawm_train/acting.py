@@ -87,8 +87,8 @@ def filtered(agent: Agent, episode: Episode) -> State:
 
 def imagine(agent: Agent, start: State) -> tuple[Tensor, Tensor]:
     """Predicted rewards [K, P] and the policy's actions [K, P, A], with means throughout, from start [1, P, ...]."""
-    act, quiet = agent.policy().act, torch.zeros(HORIZON, *start.stoch.shape)
-    states, actions = agent.world.rssm.rollout(start, lambda state, k: act(state.feat, k), HORIZON, quiet)
+    act, quiet = agent.policy().act, torch.zeros(HORIZON, *start.mean.shape)
+    states, actions = agent.world.rssm.imagine(start, lambda state, k: act(state.feat, k), quiet)
     return agent.world.reward_head(states.feat)[:, 0, :, 0], actions[:, 0]
 
 

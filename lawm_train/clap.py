@@ -73,7 +73,7 @@ class Agent(nn.Module):
 
     def imagine(self, start: State, noise: Noise) -> tuple[Tensor, Tensor]:
         """Imagined states 0..H as feat [H+1, N, P, D+S] and log pi(w_k | s_k) [H, N, P], from start [N, P, ...]."""
-        c, points = self.config, start.deter.shape[1]
+        c, points = self.config, start.feat.shape[1]
         w_noise = noise.normal(c.horizon, points, self.world.config.latent_action)
         state_noise = noise.normal(c.horizon, points, self.world.config.stoch)
         log_pi = []
@@ -83,7 +83,7 @@ class Agent(nn.Module):
             log_pi.append(log_w)
             return self.world.decode_action(state.feat, self.latent(state.feat, w))
 
-        states, _ = self.world.rssm.rollout(start, control, c.horizon, state_noise)
+        states, _ = self.world.rssm.imagine(start, control, state_noise)
         return torch.cat([start.feat[None], states.feat]), torch.stack(log_pi)
 
     def loss(self, start: State, noise: Noise) -> dict[str, Tensor]:

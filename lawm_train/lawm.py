@@ -21,11 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lawm_data.config import POSITIVE, check_least, check_most
-from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached
+from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.dists import balanced_kl, bounded_std, gaussian_nll, kl_gaussian, kl_standard
+from lawm_data.nets.filtering import Filtering
 from lawm_data.nets.optim import Optimizer
 from lawm_data.nets.rssm import RSSM, Filter, State
 from lawm_data.windows import Batch
+from lawm_train.inferred import InferredActions
 
 
 @dataclass(frozen=True)
@@ -131,25 +133,20 @@ class WorldModel(nn.Module):
         latent_noise = noise.normal(length, size, self.config.latent_action)
         observation = self.normalizer(batch.observation)
         embed = self.encoder(observation)
-        following = embed[1:, :, n:].unbind()
-        inferred: list[tuple[Tensor, Tensor, Tensor]] = []
-
-        def control(state: State, t: int) -> Tensor:
-            feat = state.feat[:, n:]
-            q = self.infer_unlabeled(feat, following[t])
-            u = torch.addcmul(q.mean, q.std, latent_noise[t][:, n:])
-            inferred.append((*q, u))
-            return torch.cat([batch.action[t][:, :n], self._decode_unlabeled(feat, u)], 1)
-
-        first = self.rssm.first(embed[0], self.action_size, state_noise[0])  # q(s_0, a_0) of eq. 6, in both paths
-        actions: Tensor | Callable[[State, int], Tensor] = batch.action if n == size else control
-        states, action = self.rssm.rollout(first, actions, length, state_noise[1:], embed[1:])
-        states = State(*(torch.cat([a[None], b]) for a, b in zip(first, states, strict=True)))
-        q = self.infer_labeled(states.feat[:-1, :, :n], action[:, :, :n])
+        # all start from zero state and zero action: q(s_0, a_0) of eq. 6, in both paths
+        if n == size:
+            states, action = Filtering(self.rssm, embed, batch.action, state_noise).states(), batch.action
+        else:
+            heads, hidden_noise = (self.inverse_dynamics, self.action_decoder), latent_noise[:, :, n:]
+            decoder_grad = self.config.decoder_grad_unlabeled
+            loop = InferredActions(self.rssm, *heads, embed, batch.action, state_noise, hidden_noise, decoder_grad)
+            *fields, hidden_mean, hidden_std, hidden_u, action = loop()
+            states = State(*fields)
+        q = self.infer_labeled(states.feat[:-1, :, :n], batch.action[:, :, :n])
         mean, std, u = q.mean, q.std, torch.addcmul(q.mean, q.std, latent_noise[:, :, :n])
-        if inferred:
-            stacked = (torch.stack(x) for x in zip(*inferred, strict=True))
-            mean, std, u = (torch.cat(pair, 2) for pair in zip((mean, std, u), stacked, strict=True))
+        if n < size:
+            hidden = (hidden_mean, hidden_std, hidden_u)
+            mean, std, u = (torch.cat(pair, 2) for pair in zip((mean, std, u), hidden, strict=True))
         return Observed(observation, states, Gaussian(mean, std), u, action)
 
     def infer_labeled(self, feat: Tensor, action: Tensor) -> Gaussian:
@@ -166,7 +163,7 @@ class WorldModel(nn.Module):
         assert c.free_nats is not None
         seen = self.observe(batch, noise)
         feat = seen.states.feat
-        prior = Gaussian(*self.rssm.prior(seen.states.deter))
+        prior = Gaussian(*self.rssm.prior(seen.states.parts[0]))
         terms = {
             "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
             "state_kl": balanced_kl((seen.states.mean, seen.states.std), prior, c.balance, c.free_nats),
@@ -216,12 +213,6 @@ class WorldModel(nn.Module):
         """Acts with the decoder's mean of the u that choose(feat [N, B, D+S], step) gives, [N, B, U]."""
         act = lambda feat, step: self.decode_action(feat, choose(feat, step))  # noqa: E731
         return Filter(self.rssm, self.embed, self.action_size, act)
-
-    def _decode_unlabeled(self, feat: Tensor, u: Tensor) -> Tensor:
-        """q(a_t | s_t, u_t), which is p(a_t | s_t, u_t) (below eq. 8)."""
-        if self.config.decoder_grad_unlabeled:
-            return self.decode_action(feat, u)
-        return torch.tanh(detached(self.action_decoder, torch.cat([feat, u], -1)))
 
     def _latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
         """KL(q(u_t|.) || p(u_t|s_t)), unbalanced, no free nats."""

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from lawm_data.episode import Episode
 from lawm_data.nets.blocks import Noise, Normalizer
-from lawm_data.nets.rssm import State
 from lawm_data.windows import Batch, Pool, moments
 from lawm_train import idm
 from lawm_train.lawm import Gaussian, Observed, WorldModel
@@ -193,8 +192,7 @@ class SilentNoise(Noise):
 def _open_loop_errors(world: WorldModel, seen: Observed) -> dict[int, float]:
     start = seen.states.map(lambda x: x[CONTEXT])
     actions = seen.action[CONTEXT : CONTEXT + HORIZONS[-1]]
-    quiet = torch.zeros(len(actions), *start.stoch.shape)
-    states, _ = world.rssm.rollout(State(*start), actions, len(actions), quiet)
+    states, _ = world.rssm.imagine(start, actions, torch.zeros(len(actions), *start.mean.shape))
     wanted = seen.observation[CONTEXT + 1 : CONTEXT + 1 + len(actions)]
     errors = (world.decoder(states.feat) - wanted).square().mean((1, 2, 3)).sqrt()
     return {h: float(errors[h - 1]) for h in HORIZONS}

@@ -60,7 +60,10 @@ class Norm(nn.Module):
         self.shift = init.constant((1, size), 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:]), self.scale)
+        size = x.shape[-1:]
+        if len(self.scale) == 1:  # one model's scale and shift are what the kernel itself can apply
+            return F.layer_norm(x, size, self.scale[0, 0], self.shift[0, 0])
+        return torch.addcmul(self.shift, F.layer_norm(x, size), self.scale)
 
 
 class Dropout(nn.Module):

@@ -1,11 +1,13 @@
-"""The recurrent state-space model (Hafner et al. 2019a, with argmax-ai/aime's choices), and its one loop.
+"""The recurrent state-space model (Hafner et al. 2019a, with argmax-ai/aime's choices): its step, and imagination.
+
+`filtering` has the loop along observations.
 
 Shapes: T time, N models, B batch, D deterministic state, S stochastic state, A action, E embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,17 +18,17 @@ from lawm_data.nets.dists import bounded_std
 
 
 class State(NamedTuple):
-    """s_t: deter [..., N, B, D]; stoch [..., N, B, S], drawn from N(mean, std^2)."""
+    """s_t: feat [..., N, B, D + S], what every head sees: deter, then stoch, which is drawn from N(mean, std^2)."""
 
-    deter: Tensor
-    stoch: Tensor
+    feat: Tensor
     mean: Tensor
     std: Tensor
 
     @property
-    def feat(self) -> Tensor:
-        """[..., N, B, D + S], what every head sees of a state."""
-        return torch.cat([self.deter, self.stoch], -1)
+    def parts(self) -> tuple[Tensor, ...]:
+        """deter [..., N, B, D] and stoch [..., N, B, S]."""
+        stoch = self.mean.shape[-1]
+        return self.feat.split([self.feat.shape[-1] - stoch, stoch], -1)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         return State(*(function(x) for x in self))
@@ -48,8 +50,8 @@ class RSSM(nn.Module):
 
     def zeros(self, like: Tensor) -> State:
         """The state before the first observation; `like` [N, B, ...] gives sizes and device."""
-        deter, stoch = (like.new_zeros(*like.shape[:2], size) for size in self.sizes)
-        return State(deter, stoch, stoch, stoch + 1)
+        feat, mean = (like.new_zeros(*like.shape[:2], size) for size in (sum(self.sizes), self.sizes[1]))
+        return State(feat, mean, mean + 1)
 
     def prior(self, deter: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of p(s_t | h_t), [..., N, B, S] each."""
@@ -57,35 +59,32 @@ class RSSM(nn.Module):
 
     def step(self, state: State, action: Tensor, noise: Tensor, embed: Tensor | None = None) -> State:
         """One transition [N, B, ...]: the posterior given `embed` [N, B, E], else the prior; noise [N, B, S]."""
-        x = self.input(torch.cat([state.stoch, action], -1))
-        deter = self.cell(x, state.deter)
+        before, stoch = state.parts
+        deter = self.cell(self.input(torch.cat([stoch, action], -1)), before)
         if embed is None:
             mean, std = self.prior(deter)
         else:
             mean, std = _gaussian(self.posterior_head(torch.cat([deter, embed], -1)))
-        return State(deter, torch.addcmul(mean, std, noise), mean, std)
+        return State(torch.cat([deter, torch.addcmul(mean, std, noise)], -1), mean, std)
 
-    def first(self, embed: Tensor, action: int, noise: Tensor) -> State:
-        """s_0 filtered from zero state, zero action (of size A) and the first embedding [N, B, E]; noise [N, B, S]."""
-        return self.step(self.zeros(embed), embed.new_zeros(*embed.shape[:2], action), noise, embed)
-
-    def rollout(
-        self, state: State, control: Control, length: int, noise: Tensor, embed: Tensor | None = None
-    ) -> tuple[State, Tensor]:
-        """`length` transitions from `state` [N, B, ...]: filtering with `embed` [T, N, B, E], imagining without.
+    def imagine(self, state: State, control: Control, noise: Tensor) -> tuple[State, Tensor]:
+        """As many transitions from `state` [N, B, ...] as there is noise [T, N, B, S].
 
         control: actions [T, N, B, A], or a function of (state, t) that gives the action leaving state t.
         Returns the states after each transition [T, N, B, ...] and the actions taken [T, N, B, A].
         """
         states, actions = [], []
-        # unbound once: the gradient of embed[t] would be a tensor of zeros as large as embed, for every t
-        embeds = [None] * length if embed is None else embed.unbind()
-        for t in range(length):
+        for t, drawn in enumerate(noise.unbind()):
             action = control[t] if isinstance(control, Tensor) else control(state, t)
-            state = self.step(state, action, noise[t], embeds[t])
+            state = self.step(state, action, drawn)
             states.append(state)
             actions.append(action)
-        return State(*(torch.stack(field) for field in zip(*states, strict=True))), torch.stack(actions)
+        return State(*(along_time(field) for field in zip(*states, strict=True))), along_time(actions)
+
+
+def along_time(steps: Sequence[Tensor]) -> Tensor:
+    """T tensors [N, B, F] -> [T, N, B, F], laid out model by model: a head takes each model's rows without a copy."""
+    return torch.stack(tuple(steps), 1).transpose(0, 1)
 
 
 class Filter:

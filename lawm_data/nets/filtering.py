@@ -1,0 +1,133 @@
+"""States along a window, filtered from its embeddings: the RSSM's loop as one node of autograd (see `unrolled`).
+
+Shapes: T states, N models, B windows, E embedding, A action, D deterministic and S stochastic state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lawm_data.nets.rssm import RSSM, State, along_time
+from lawm_data.nets.unrolled import UnrolledGRU, UnrolledMLP, aten
+
+
+class Filtering:
+    """q(s_t | s_{t-1}, a_{t-1}, o_t) for t = 0..T-1, from zero state and zero action, under recorded actions.
+
+    A subclass may choose actions on the way: `act` and its gradient `act_backward`, `begin` and `end` around the loop.
+    """
+
+    def __init__(self, rssm: RSSM, embed: Tensor, action: Tensor, noise: Tensor):
+        """embed [T, N, B, E], action [T-1, N, B, A], noise [T, N, B, S]."""
+        self.rssm, self.embed, self.action, self.noise = rssm, embed, action, noise
+        self.actions: Sequence[Tensor] = ()
+
+    def __call__(self) -> tuple[Tensor, ...]:
+        """feat [T, N, B, D+S], mean and std [T, N, B, S] of the states; then what `end` gives."""
+        own = [parameter for module in self.modules() for parameter in module.parameters()]
+        return _Node.apply(self, self.embed, *own)
+
+    def states(self) -> State:
+        return State(*self())
+
+    def modules(self) -> list[nn.Module]:
+        """Whose parameters get gradients, in the order of `gradients`."""
+        return [self.rssm.input, self.rssm.cell, self.rssm.posterior_head]
+
+    def begin(self) -> None:
+        self.actions = self.action.unbind()
+
+    def act(self, feat: Tensor, t: int) -> Tensor:
+        """The action [N, B, A] that leaves state t, from feat [N, B, D+S]."""
+        return self.actions[t]
+
+    def act_backward(self, gradient: Tensor, feat_gradient: Tensor, t: int) -> None:
+        """Add what the gradient of the action that left state t makes of feat's, in place."""
+
+    def end(self) -> tuple[Tensor, ...]:
+        """Further results of the loop."""
+        return ()
+
+    def end_backward(self, *gradients: Tensor) -> None:
+        """The gradients of these results, before the way back."""
+
+    def gradients(self) -> list[Tensor | None]:
+        """Of the parameters of `modules`, after the way back."""
+        return [*self.input.gradients(), *self.cell.gradients(), *self.posterior.gradients()]
+
+    def embed_gradient(self) -> Tensor:
+        return self.posterior.given_gradient()
+
+    def forward(self) -> tuple[Tensor, ...]:
+        deter, stoch = self.rssm.sizes
+        shape, hidden = self.embed.shape[1:3], self.rssm.input.layers[0].weight.shape[2]
+        self.input, self.cell = UnrolledMLP(self.rssm.input), UnrolledGRU(self.rssm.cell, hidden)
+        self.posterior = UnrolledMLP(self.rssm.posterior_head, self.embed)
+        self.noises = self.noise.unbind()
+        self.begin()
+        h, z = (self.embed.new_zeros(*shape, size) for size in (deter, stoch))
+        action = self.embed.new_zeros(*shape, self.action.shape[-1])
+        self.curves: list[Tensor] = []
+        steps = []
+        for t, noise in enumerate(self.noises):
+            h = self.cell.forward(self.input.forward(torch.cat([z, action], -1), t), h)
+            mean, std, curve = gaussian(self.posterior.forward(h, t))
+            z = torch.addcmul(mean, std, noise)
+            feat = torch.cat([h, z], -1)
+            steps.append((feat, mean, std))
+            self.curves.append(curve)
+            if t < len(self.action):
+                action = self.act(feat, t)
+        return tuple(along_time(field) for field in zip(*steps, strict=True)) + self.end()
+
+    def backward(self, feat: Tensor, mean: Tensor, std: Tensor, *others: Tensor) -> list[Tensor | None]:
+        """Gradients of embed and of the modules' parameters from those of the loop's results."""
+        deter, stoch = self.rssm.sizes
+        feat = feat.clone()  # what later steps add is added in place
+        feats, of_h, of_z = feat.unbind(), feat[..., :deter].unbind(), feat[..., deter:].unbind()
+        means, stds = mean.unbind(), std.unbind()
+        self.end_backward(*others)
+        action: Tensor | None = None
+        for t in reversed(range(len(feats))):
+            if action is not None:
+                self.act_backward(action, feats[t], t)
+            raw = gaussian_backward(means[t], stds[t], of_z[t], self.noises[t], self.curves[t])
+            x, h = self.cell.backward(self.posterior.backward(raw, onto=of_h[t]))
+            if t > 0:
+                of_h[t - 1].add_(h)
+                z, action = self.input.backward(x).split([stoch, self.action.shape[-1]], -1)
+                of_z[t - 1].add_(z)
+            else:
+                self.input.backward(x)
+        own = self.gradients()
+        return [self.embed_gradient(), *own]
+
+
+class _Node(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loop: Filtering, *_: Tensor) -> tuple[Tensor, ...]:
+        ctx.loop = loop
+        return loop.forward()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.loop.backward(*gradients))
+
+
+def gaussian(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation as `bounded_std` gives it, and its curve, which the gradient needs."""
+    mean, raw = parameters.chunk(2, -1)
+    curve = torch.tanh(raw * 0.25)  # 2 sigmoid(x / 2) = 1 + tanh(x / 4)
+    return mean, curve + 1.1, curve
+
+
+def gaussian_backward(mean: Tensor, std: Tensor, sample: Tensor, noise: Tensor, curve: Tensor) -> Tensor:
+    """The gradient of `gaussian`'s parameters from those of mean, std and the sample mean + std noise."""
+    raw = aten.tanh_backward(torch.addcmul(std, sample, noise), curve)
+    return torch.cat([mean + sample, raw * 0.25], -1)

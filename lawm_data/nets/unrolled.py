@@ -1,0 +1,195 @@
+"""Layers at every step of a loop over time, with their gradients written out.
+
+Autograd would make a node of each small product, and add to every weight's gradient at every step. Here a step leaves
+its inputs behind, goes back through a handful of kernels, and a layer's weights get their gradient in one product over
+all steps. The maths is that of `blocks`; a test compares the two.
+
+Shapes: T steps, N models, B batch, I inputs, F features, G given inputs, D deterministic state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lawm_data.nets.blocks import MLP, GRUCell, Linear, Norm, over_time
+
+aten = torch.ops.aten
+INPUT_ALONE = [True, False, False]
+
+
+class UnrolledMLP:
+    """An MLP of `blocks`, step by step."""
+
+    def __init__(self, mlp: MLP, given: Tensor | None = None):
+        """given [T, N, B, G]: the last G inputs where all steps' are known beforehand, projected in one product."""
+        parts = list(mlp.layers)
+        linear, norm = ([part for part in parts if isinstance(part, kind)] for kind in (Linear, Norm))
+        self.given, self.projected = given, None
+        self.first_weight, self.given_weight = linear[0].weight, None
+        if given is not None:
+            sizes = [linear[0].weight.shape[1] - given.shape[-1], given.shape[-1]]
+            self.first_weight, self.given_weight = linear[0].weight.split(sizes, 1)
+            self.projected = over_time(lambda x: torch.baddbmm(linear[0].bias, x, self.given_weight), given).unbind()
+        weights = [self.first_weight, *(layer.weight for layer in linear[1:])]
+        self.blocks = [_Block(w, one.bias, two) for w, one, two in zip(weights, linear, norm, strict=False)]
+        self.last = _Linear(weights[-1], linear[-1].bias) if len(linear) > len(norm) else None
+
+    def forward(self, x: Tensor, t: int) -> Tensor:
+        """[N, B, I] -> [N, B, outputs]; with `given`, x lacks the given inputs."""
+        x = self.blocks[0].forward(x, None if self.projected is None else self.projected[t])
+        for block in self.blocks[1:]:
+            x = block.forward(x)
+        return self.last.forward(x) if self.last else x
+
+    def backward(self, gradient: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The gradient of the newest step's x from that of its result, added to `onto`; steps go last to first."""
+        if self.last:
+            gradient = self.last.backward(gradient)
+        for block in reversed(self.blocks[1:]):
+            gradient = block.backward(gradient)
+        return self.blocks[0].backward(gradient, onto)
+
+    def gradients(self) -> list[Tensor]:
+        """Of the MLP's parameters, in their order, after all steps have gone back."""
+        first, *others = (block.gradients() for block in self.blocks)
+        if self.given is not None:
+            rows = self.given.flip(0).transpose(0, 1).flatten(1, 2)
+            first[0] = torch.cat([first[0], rows.mT @ self.blocks[0].into], 1)
+        return [x for own in (first, *others, self.last.gradients() if self.last else []) for x in own]
+
+    def given_gradient(self) -> Tensor:
+        """Of `given`, [T, N, B, G], after `gradients`."""
+        assert self.given is not None and self.given_weight is not None
+        steps = torch.bmm(self.blocks[0].into, self.given_weight.mT).unflatten(1, (len(self.given), -1))
+        return steps.transpose(0, 1).flip(0)
+
+
+class UnrolledGRU:
+    """A GRUCell of `blocks`, step by step."""
+
+    def __init__(self, cell: GRUCell, inputs: int):
+        weight = cell.gates.weight
+        self.size = weight.shape[2] // 3
+        self.of_input, self.of_state = weight.split([inputs, weight.shape[1] - inputs], 1)
+        self.bias, self.scale = cell.gates.bias, cell.norm.scale
+        self.shift = cell.norm.shift.clone()
+        self.shift[..., 2 * self.size :] -= 1  # the update gate's bias to keep
+        self.steps: list[Sequence[Tensor]] = []
+        self.back: list[Sequence[Tensor]] = []
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """[N, B, I] and [N, B, D] -> the next [N, B, D]"""
+        before = torch.baddbmm(torch.baddbmm(self.bias, x, self.of_input), h, self.of_state)
+        gates, mean, rstd = _normed(before, self.scale, self.shift)
+        reset, proposal, update = gates.split(self.size, -1)
+        reset, update = torch.sigmoid(reset), torch.sigmoid(update)
+        candidate = torch.tanh(reset * proposal)
+        self.steps.append((x, h, before, mean, rstd, reset, proposal, update, candidate))
+        return torch.lerp(h, candidate, update)
+
+    def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the newest step's x and h from that of the state it led to."""
+        x, h, before, mean, rstd, reset, proposal, update, candidate = self.steps.pop()
+        kept = gradient * update
+        inner = aten.tanh_backward(kept, candidate)
+        gates = torch.cat(
+            [
+                aten.sigmoid_backward(inner * proposal, reset),
+                inner * reset,
+                aten.sigmoid_backward(gradient * (candidate - h), update),
+            ],
+            -1,
+        )
+        into = _normed_backward(gates, before, mean, rstd, self.scale)
+        self.back.append((x, h, before, mean, rstd, gates, into))
+        return torch.bmm(into, self.of_input.mT), torch.baddbmm(gradient - kept, into, self.of_state.mT)
+
+    def gradients(self) -> list[Tensor]:
+        x, h, *norm = map(_rows, zip(*self.back, strict=True))
+        weight = torch.bmm(torch.cat([x, h], -1).mT, norm[-1])
+        return [weight, *_bias_and_norm(*norm)]
+
+
+class _Block:
+    """Linear, LayerNorm and swish."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, norm: Norm):
+        self.weight, self.bias, self.scale, self.shift = weight, bias, norm.scale, norm.shift
+        self.transposed = weight.mT
+        self.steps: list[Sequence[Tensor]] = []
+        self.back: list[Sequence[Tensor]] = []
+
+    def forward(self, x: Tensor, projected: Tensor | None = None) -> Tensor:
+        before = torch.baddbmm(self.bias if projected is None else projected, x, self.weight)
+        y, mean, rstd = _normed(before, self.scale, self.shift)
+        self.steps.append((x, before, mean, rstd, y))
+        return F.silu(y)
+
+    def backward(self, gradient: Tensor, onto: Tensor | None = None) -> Tensor:
+        x, before, mean, rstd, y = self.steps.pop()
+        gradient = aten.silu_backward(gradient, y)
+        into = _normed_backward(gradient, before, mean, rstd, self.scale)
+        self.back.append((x, before, mean, rstd, gradient, into))
+        return _times(into, self.transposed, onto)
+
+    def gradients(self) -> list[Tensor]:
+        """Of weight, bias, scale and shift; keeps `into`, the gradient of Linear's result, last step first."""
+        x, *norm = map(_rows, zip(*self.back, strict=True))
+        self.into = norm[-1]
+        return [torch.bmm(x.mT, self.into), *_bias_and_norm(*norm)]
+
+
+class _Linear:
+    def __init__(self, weight: Tensor, bias: Tensor):
+        self.weight, self.bias = weight, bias
+        self.steps: list[Tensor] = []
+        self.back: list[Sequence[Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps.append(x)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        self.back.append((self.steps.pop(), gradient))
+        return torch.bmm(gradient, self.weight.mT)
+
+    def gradients(self) -> list[Tensor]:
+        x, into = map(_rows, zip(*self.back, strict=True))
+        return [torch.bmm(x.mT, into), into.sum(1, keepdim=True)]
+
+
+def _times(x: Tensor, weight: Tensor, onto: Tensor | None) -> Tensor:
+    return torch.bmm(x, weight) if onto is None else torch.baddbmm(onto, x, weight)
+
+
+def _rows(steps: Sequence[Tensor]) -> Tensor:
+    """T tensors [N, B, F] -> [N, T * B, F]"""
+    return torch.stack(tuple(steps), 1).flatten(1, 2)
+
+
+def _normed(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Norm(x), and the mean and reciprocal deviation [N, B, 1] that its gradient needs."""
+    size = x.shape[-1:]
+    if len(scale) == 1:  # one model's scale and shift are what the kernel itself can apply
+        return aten.native_layer_norm(x, size, scale[0, 0], shift[0, 0], 1e-5)
+    normed, mean, rstd = aten.native_layer_norm(x, size, None, None, 1e-5)
+    return torch.addcmul(shift, normed, scale), mean, rstd
+
+
+def _normed_backward(gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, scale: Tensor) -> Tensor:
+    size, own = x.shape[-1:], None
+    if len(scale) == 1:
+        own = scale[0, 0]
+    else:
+        gradient = gradient * scale
+    return aten.native_layer_norm_backward(gradient, x, size, mean, rstd, own, None, INPUT_ALONE)[0]
+
+
+def _bias_and_norm(before: Tensor, mean: Tensor, rstd: Tensor, gradient: Tensor, into: Tensor) -> list[Tensor]:
+    """Gradients of a linear layer's bias, and of the scale and shift of the norm behind it, from rows [N, T * B, F]."""
+    normed = (before - mean).mul_(rstd)
+    return [x.sum(1, keepdim=True) for x in (into, normed.mul_(gradient), gradient)]

@@ -1,0 +1,82 @@
+"""The action-free path of LAWM's inference, eq. 6, inside the filter's loop.
+
+Shapes: L transitions, N models, B windows of which the first M are labeled, A action, U latent action, E embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lawm_data.nets.blocks import MLP
+from lawm_data.nets.filtering import Filtering, gaussian, gaussian_backward
+from lawm_data.nets.rssm import RSSM, along_time
+from lawm_data.nets.unrolled import UnrolledMLP, aten
+
+
+class InferredActions(Filtering):
+    """A filter that acts as recorded in the first M windows; in the others u_t is inferred and decoded on the way.
+
+    Further results: mean and std of q(u_t | s_t, o_{t+1}) and u_t, [L, N, B - M, U], and all actions [L, N, B, A];
+    no gradient comes back through u_t and the actions.
+    """
+
+    def __init__(
+        self,
+        rssm: RSSM,
+        inverse_dynamics: MLP,
+        decoder: MLP,
+        embed: Tensor,
+        action: Tensor,
+        noise: Tensor,
+        latent_noise: Tensor,
+        decoder_grad: bool,
+    ):
+        """latent_noise [L, N, B - M, U]; decoder_grad: whether these windows train the decoder's weights."""
+        super().__init__(rssm, embed, action, noise)
+        self.inverse_dynamics, self.action_decoder = inverse_dynamics, decoder
+        self.latent_noise, self.decoder_grad = latent_noise, decoder_grad
+        self.labeled = embed.shape[2] - latent_noise.shape[2]
+
+    def modules(self) -> list[nn.Module]:
+        return [*super().modules(), self.inverse_dynamics, self.action_decoder]
+
+    def begin(self) -> None:
+        self.recorded = self.action[:, :, : self.labeled].unbind()
+        self.infer = UnrolledMLP(self.inverse_dynamics, self.embed[1:, :, self.labeled :])
+        self.decode = UnrolledMLP(self.action_decoder)
+        self.draws = self.latent_noise.unbind()
+        self.latents: list[tuple[Tensor, ...]] = []
+
+    def act(self, feat: Tensor, t: int) -> Tensor:
+        feat = feat[:, self.labeled :]
+        mean, std, curve = gaussian(self.infer.forward(feat, t))  # q(u_t | s_t, o_{t+1})
+        u = torch.addcmul(mean, std, self.draws[t])
+        decoded = torch.tanh(self.decode.forward(torch.cat([feat, u], -1), t))  # q(a_t | s_t, u_t) = p(a_t | s_t, u_t)
+        action = torch.cat([self.recorded[t], decoded], 1)
+        self.latents.append((mean, std, u, action, curve, decoded))
+        return action
+
+    def act_backward(self, gradient: Tensor, feat_gradient: Tensor, t: int) -> None:
+        *_, curve, decoded = self.latents[t]
+        into = self.decode.backward(aten.tanh_backward(gradient[:, self.labeled :], decoded))
+        of_feat, of_u = into.split([into.shape[-1] - curve.shape[-1], curve.shape[-1]], -1)
+        raw = gaussian_backward(self.means[t], self.stds[t], of_u, self.draws[t], curve)
+        feat_gradient[:, self.labeled :].add_(self.infer.backward(raw, onto=of_feat))
+
+    def end(self) -> tuple[Tensor, ...]:
+        return tuple(along_time(field) for field in list(zip(*self.latents, strict=True))[:4])
+
+    def end_backward(self, *gradients: Tensor) -> None:
+        self.means, self.stds = (gradient.unbind() for gradient in gradients[:2])
+
+    def gradients(self) -> list[Tensor | None]:
+        decoder: list[Tensor] | list[None] = self.decode.gradients()
+        if not self.decoder_grad:
+            decoder = [None] * len(decoder)
+        return [*super().gradients(), *self.infer.gradients(), *decoder]
+
+    def embed_gradient(self) -> Tensor:
+        gradient = super().embed_gradient()
+        gradient[1:, :, self.labeled :] += self.infer.given_gradient()
+        return gradient
