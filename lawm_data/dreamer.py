@@ -21,7 +21,7 @@ from lawm_data.config import check_least
 from lawm_data.nets.blocks import MLP, Init, Noise
 from lawm_data.nets.dists import TwoHot, balanced_kl, bounded_std, gaussian_nll, symlog, tanh_gaussian
 from lawm_data.nets.filtering import Filtering
-from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.optim import Optimizer, Products, ema, multiplying
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import RSSM, Filter, State
 from lawm_data.windows import Batch
@@ -55,6 +55,7 @@ class Config:
     actor_lr: float = 3e-4
     critic_lr: float = 3e-4
     clip: float = 100.0
+    products: Products = "float32"  # of actor and critic; or "bfloat16", see nets.optim.multiplying
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("updates", "batch", "window", "deter", "stoch", "embed", "hidden", "units", "layers"), 1)
@@ -159,9 +160,10 @@ class Dreamer(nn.Module):
             metrics |= self.reward.update(states.feat, batch.action, batch.observation)
         every = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
         start = every.map(lambda x: x.transpose(0, 1).flatten(1, 2))
-        losses = self.loss(start, noise)
-        metrics["actor_norm"] = self.actor_optimizer.step(losses["actor"].mean((0, 2)))
-        metrics["critic_norm"] = self.critic_optimizer.step(losses["critic"].mean((0, 2)))
+        with multiplying(self.config.products):
+            losses = self.loss(start, noise)
+            metrics["actor_norm"] = self.actor_optimizer.step(losses["actor"].mean((0, 2)))
+            metrics["critic_norm"] = self.critic_optimizer.step(losses["critic"].mean((0, 2)))
         ema(self.target, self.critic, self.config.target_rate)
         means = {name: term.detach().mean((0, 2)) for name, term in (terms | losses).items()}
         return means | metrics | {"return_range": self.scale[:, 0].clone()}

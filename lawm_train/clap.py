@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
 from lawm_data.nets.dists import bounded_std, tanh_gaussian
-from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.optim import Optimizer, Products, ema, multiplying
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import Filter, State
 from lawm_train.lawm import WorldModel
@@ -41,6 +41,7 @@ class Config:
     target_rate: float = 0.01
     stride: int = 4  # every stride-th posterior state starts an imagined rollout
     clip: float = 100.0
+    products: Products = "float32"  # or "bfloat16", see nets.optim.multiplying
 
     def __post_init__(self) -> None:
         check_least("agent.clap", self, updates=1, units=1, layers=1, horizon=1, stride=1, lr=0, eps=0, clip=POSITIVE)
@@ -103,11 +104,12 @@ class Agent(nn.Module):
         """One step of actor and critics from posterior states [T, N, B, ...]; returns metrics [N]."""
         states = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
         start = states.map(lambda x: x.detach().transpose(0, 1).flatten(1, 2))
-        losses = self.loss(start, noise)
-        norms = {
-            "actor_norm": self.actor_optimizer.step(losses["actor"].mean((0, 2))),
-            "critic_norm": self.critic_optimizer.step(losses["critic"].mean((0, 2))),
-        }
+        with multiplying(self.config.products):
+            losses = self.loss(start, noise)
+            norms = {
+                "actor_norm": self.actor_optimizer.step(losses["actor"].mean((0, 2))),
+                "critic_norm": self.critic_optimizer.step(losses["critic"].mean((0, 2))),
+            }
         ema(self.targets, self.critics, self.config.target_rate)
         return {name: loss.detach().mean((0, 2)) for name, loss in losses.items()} | norms
 

@@ -86,7 +86,7 @@ def test_the_policy_executes_the_decoders_mean_and_feeds_the_filter_with_it():
     state = world.rssm.zeros(embed[0])
     action = torch.zeros_like(actions[0])
     for t in range(len(observations)):
-        state = world.rssm.step(state, action, torch.zeros_like(state.stoch), embed[t])
+        state = world.rssm.step(state, action, torch.zeros_like(state.mean), embed[t])
         mean = 5 * torch.tanh(agent.actor(state.feat).chunk(2, -1)[0] / 5)
         action = world.decode_action(state.feat, 2 * torch.tanh(mean))
         torch.testing.assert_close(actions[t], action)

@@ -33,7 +33,7 @@ def agent(seeds=(0,), curious=False, **changes):
 def starts(seeds=(0,), points=8):
     noise = Noise(seeds, "start", 0)
     deter, stoch = noise.normal(1, points, SMALL.deter)[0], noise.normal(1, points, SMALL.stoch)[0]
-    return State(deter, stoch, stoch, torch.ones_like(stoch))
+    return State(torch.cat([deter, stoch], -1), stoch, torch.ones_like(stoch))
 
 
 def trained(made, model, updates=3):

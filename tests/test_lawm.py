@@ -117,7 +117,7 @@ def test_the_gradient_of_the_objective_equals_finite_differences(prior):
     def objective():
         terms, seen = world.loss(batch, models.DoubleNoise([0], "test", 0))
         posterior = Normal(seen.states.mean, seen.states.std)
-        state_prior = Normal(*world.rssm.prior(seen.states.deter))
+        state_prior = Normal(*world.rssm.prior(seen.states.parts[0]))
         start.extend([] if start else [posterior, state_prior])
         balanced = 0.8 * kl_divergence(start[0], state_prior) + 0.2 * kl_divergence(posterior, start[1])
         own = world.total(terms, batch).sum()

@@ -18,9 +18,10 @@ from lawm_data.nets.blocks import (
     split_models,
     to_members,
 )
-from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.filtering import Filtering
+from lawm_data.nets.optim import Optimizer, ema, multiplying
 from lawm_data.nets.returns import lambda_return
-from lawm_data.nets.rssm import RSSM
+from lawm_data.nets.rssm import RSSM, State
 
 
 def drawn(*shape, seed=0):
@@ -70,33 +71,56 @@ def make_rssm(seeds=(0,)):
     return RSSM(Init(seeds), action=2, embed=4, deter=6, stoch=3, hidden=5)
 
 
-@pytest.mark.parametrize("filtering", [True, False])
-def test_rollout_equals_single_steps(filtering):
+def test_imagination_equals_single_steps():
     rssm, noise, actions = make_rssm(), torch.randn(8, 1, 3, 3), torch.randn(8, 1, 3, 2)
-    embed = torch.randn(8, 1, 3, 4) if filtering else None
     state = start = rssm.zeros(torch.zeros(1, 3, 1))
-    states, taken = rssm.rollout(start, actions, 8, noise, embed)
+    states, taken = rssm.imagine(start, actions, noise)
     for t in range(8):
-        state = rssm.step(state, actions[t], noise[t], None if embed is None else embed[t])
+        state = rssm.step(state, actions[t], noise[t])
         for whole, single in zip(states, state, strict=True):
             assert torch.equal(whole[t], single)
     assert torch.equal(taken, actions)
 
 
-def test_rollout_with_a_function_equals_rollout_with_its_actions():
+def test_imagination_with_a_function_equals_imagination_with_its_actions():
     rssm, noise = make_rssm(), torch.randn(5, 1, 3, 3)
     start = rssm.zeros(torch.zeros(1, 3, 1))
-    states, actions = rssm.rollout(start, lambda state, t: torch.tanh(state.stoch[..., :2] + t), 5, noise)
-    again, _ = rssm.rollout(start, actions, 5, noise)
-    assert torch.equal(states.deter, again.deter)
+    states, actions = rssm.imagine(start, lambda state, t: torch.tanh(state.parts[1][..., :2] + t), noise)
+    again, _ = rssm.imagine(start, actions, noise)
+    assert torch.equal(states.feat, again.feat)
+
+
+def by_steps(rssm, embed, actions, noise):
+    """What `Filtering` does, by autograd."""
+    state, action, states = rssm.zeros(embed[0]), torch.zeros_like(actions[0]), []
+    for t in range(len(embed)):
+        state = rssm.step(state, action, noise[t], embed[t])
+        states.append(state)
+        action = actions[t] if t < len(actions) else action
+    return State(*(torch.stack(field) for field in zip(*states, strict=True)))
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_filtering_equals_single_steps_and_so_do_its_gradients(seeds):
+    rssm, models = make_rssm(seeds).double(), len(seeds)
+    noise, actions = torch.randn(8, models, 3, 3).double(), torch.randn(7, models, 3, 2).double()
+    embed = torch.randn(8, models, 3, 4).double().requires_grad_()
+    found, wanted = Filtering(rssm, embed, actions, noise).states(), by_steps(rssm, embed, actions, noise)
+    trained = [embed, *(p for name, p in rssm.named_parameters() if not name.startswith("prior_head"))]
+    weights = [torch.randn_like(field) for field in wanted]  # each result takes part
+    gradients = []
+    for states in (found, wanted):
+        total = sum((field * weight).sum() for field, weight in zip(states, weights, strict=True))
+        gradients.append(torch.autograd.grad(total, trained))
+    for ours, theirs in zip((*found, *gradients[0]), (*wanted, *gradients[1]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_prior_of_a_filtered_state_ignores_the_observation():
-    rssm, noise, actions = make_rssm(), torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 2)
-    start = rssm.zeros(torch.zeros(1, 3, 1))
-    one, _ = rssm.rollout(start, actions[:1], 1, noise, torch.randn(1, 1, 3, 4))
-    other, _ = rssm.rollout(start, actions[:1], 1, noise, torch.randn(1, 1, 3, 4))
-    assert torch.equal(rssm.prior(one.deter)[0], rssm.prior(other.deter)[0])
+    rssm, noise = make_rssm(), torch.randn(1, 1, 3, 3)
+    start, action = rssm.zeros(torch.zeros(1, 3, 1)), torch.randn(1, 3, 2)
+    one, other = (rssm.step(start, action, noise[0], torch.randn(1, 3, 4)) for _ in range(2))
+    assert torch.equal(one.parts[0], other.parts[0])
     assert not torch.equal(one.mean, other.mean)
 
 
@@ -218,3 +242,15 @@ def test_ema_moves_by_its_rate():
     ema(target, source, 0.25)
     for old, new, goal in zip(before, target.parameters(), source.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.25 * (goal - old))
+
+
+def test_products_in_bfloat16_stay_near_and_end_with_their_block():
+    a, b = torch.randn(2, 64, 128), torch.randn(2, 128, 64)
+    exact = torch.bmm(a, b)
+    with pytest.raises(RuntimeError), multiplying("bfloat16"):
+        near = torch.bmm(a, b)
+        assert torch.get_float32_matmul_precision() == "medium"
+        raise RuntimeError
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert (near - exact).abs().max() < 2**-7 * (a.abs() @ b.abs()).max()
+    assert torch.equal(torch.bmm(a, b), exact)

@@ -65,8 +65,8 @@ class Filtering:
 
     def forward(self) -> tuple[Tensor, ...]:
         deter, stoch = self.rssm.sizes
-        shape, hidden = self.embed.shape[1:3], self.rssm.input.layers[0].weight.shape[2]
-        self.input, self.cell = UnrolledMLP(self.rssm.input), UnrolledGRU(self.rssm.cell, hidden)
+        shape = self.embed.shape[1:3]
+        self.input, self.cell = UnrolledMLP(self.rssm.input), UnrolledGRU(self.rssm.cell)
         self.posterior = UnrolledMLP(self.rssm.posterior_head, self.embed)
         self.noises = self.noise.unbind()
         self.begin()

@@ -26,15 +26,14 @@ class UnrolledMLP:
 
     def __init__(self, mlp: MLP, given: Tensor | None = None):
         """given [T, N, B, G]: the last G inputs where all steps' are known beforehand, projected in one product."""
-        parts = list(mlp.layers)
-        linear, norm = ([part for part in parts if isinstance(part, kind)] for kind in (Linear, Norm))
+        linear = [part for part in mlp.layers if isinstance(part, Linear)]
+        norm = [part for part in mlp.layers if isinstance(part, Norm)]
+        weights: list[Tensor] = [layer.weight for layer in linear]
         self.given, self.projected = given, None
-        self.first_weight, self.given_weight = linear[0].weight, None
         if given is not None:
-            sizes = [linear[0].weight.shape[1] - given.shape[-1], given.shape[-1]]
-            self.first_weight, self.given_weight = linear[0].weight.split(sizes, 1)
+            sizes = [weights[0].shape[1] - given.shape[-1], given.shape[-1]]
+            weights[0], self.given_weight = weights[0].split(sizes, 1)
             self.projected = over_time(lambda x: torch.baddbmm(linear[0].bias, x, self.given_weight), given).unbind()
-        weights = [self.first_weight, *(layer.weight for layer in linear[1:])]
         self.blocks = [_Block(w, one.bias, two) for w, one, two in zip(weights, linear, norm, strict=False)]
         self.last = _Linear(weights[-1], linear[-1].bias) if len(linear) > len(norm) else None
 
@@ -63,7 +62,7 @@ class UnrolledMLP:
 
     def given_gradient(self) -> Tensor:
         """Of `given`, [T, N, B, G], after `gradients`."""
-        assert self.given is not None and self.given_weight is not None
+        assert self.given is not None
         steps = torch.bmm(self.blocks[0].into, self.given_weight.mT).unflatten(1, (len(self.given), -1))
         return steps.transpose(0, 1).flip(0)
 
@@ -71,15 +70,15 @@ class UnrolledMLP:
 class UnrolledGRU:
     """A GRUCell of `blocks`, step by step."""
 
-    def __init__(self, cell: GRUCell, inputs: int):
+    def __init__(self, cell: GRUCell):
         weight = cell.gates.weight
         self.size = weight.shape[2] // 3
-        self.of_input, self.of_state = weight.split([inputs, weight.shape[1] - inputs], 1)
+        self.of_input, self.of_state = weight.split([weight.shape[1] - self.size, self.size], 1)
         self.bias, self.scale = cell.gates.bias, cell.norm.scale
         self.shift = cell.norm.shift.clone()
         self.shift[..., 2 * self.size :] -= 1  # the update gate's bias to keep
-        self.steps: list[Sequence[Tensor]] = []
-        self.back: list[Sequence[Tensor]] = []
+        self.steps: list[tuple[Tensor, ...]] = []
+        self.back: list[tuple[Tensor, ...]] = []
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """[N, B, I] and [N, B, D] -> the next [N, B, D]"""
@@ -120,8 +119,8 @@ class _Block:
     def __init__(self, weight: Tensor, bias: Tensor, norm: Norm):
         self.weight, self.bias, self.scale, self.shift = weight, bias, norm.scale, norm.shift
         self.transposed = weight.mT
-        self.steps: list[Sequence[Tensor]] = []
-        self.back: list[Sequence[Tensor]] = []
+        self.steps: list[tuple[Tensor, ...]] = []
+        self.back: list[tuple[Tensor, ...]] = []
 
     def forward(self, x: Tensor, projected: Tensor | None = None) -> Tensor:
         before = torch.baddbmm(self.bias if projected is None else projected, x, self.weight)
