@@ -9,8 +9,6 @@ Shapes: T steps, N models, B batch, I inputs, F features, G given inputs, D dete
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,7 +54,7 @@ class UnrolledMLP:
         """Of the MLP's parameters, in their order, after all steps have gone back."""
         first, *others = (block.gradients() for block in self.blocks)
         if self.given is not None:
-            rows = self.given.flip(0).transpose(0, 1).flatten(1, 2)
+            rows = self.given.transpose(0, 1).flatten(1, 2)
             first[0] = torch.cat([first[0], rows.mT @ self.blocks[0].into], 1)
         return [x for own in (first, *others, self.last.gradients() if self.last else []) for x in own]
 
@@ -64,7 +62,7 @@ class UnrolledMLP:
         """Of `given`, [T, N, B, G], after `gradients`."""
         assert self.given is not None
         steps = torch.bmm(self.blocks[0].into, self.given_weight.mT).unflatten(1, (len(self.given), -1))
-        return steps.transpose(0, 1).flip(0)
+        return steps.transpose(0, 1)
 
 
 class UnrolledGRU:
@@ -108,7 +106,7 @@ class UnrolledGRU:
         return torch.bmm(into, self.of_input.mT), torch.baddbmm(gradient - kept, into, self.of_state.mT)
 
     def gradients(self) -> list[Tensor]:
-        x, h, *norm = map(_rows, zip(*self.back, strict=True))
+        x, h, *norm = _rows(self.back)
         weight = torch.bmm(torch.cat([x, h], -1).mT, norm[-1])
         return [weight, *_bias_and_norm(*norm)]
 
@@ -136,8 +134,8 @@ class _Block:
         return _times(into, self.transposed, onto)
 
     def gradients(self) -> list[Tensor]:
-        """Of weight, bias, scale and shift; keeps `into`, the gradient of Linear's result, last step first."""
-        x, *norm = map(_rows, zip(*self.back, strict=True))
+        """Of weight, bias, scale and shift; keeps `into`, the gradient of Linear's result."""
+        x, *norm = _rows(self.back)
         self.into = norm[-1]
         return [torch.bmm(x.mT, self.into), *_bias_and_norm(*norm)]
 
@@ -146,7 +144,7 @@ class _Linear:
     def __init__(self, weight: Tensor, bias: Tensor):
         self.weight, self.bias = weight, bias
         self.steps: list[Tensor] = []
-        self.back: list[Sequence[Tensor]] = []
+        self.back: list[tuple[Tensor, ...]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.steps.append(x)
@@ -157,7 +155,7 @@ class _Linear:
         return torch.bmm(gradient, self.weight.mT)
 
     def gradients(self) -> list[Tensor]:
-        x, into = map(_rows, zip(*self.back, strict=True))
+        x, into = _rows(self.back)
         return [torch.bmm(x.mT, into), into.sum(1, keepdim=True)]
 
 
@@ -165,17 +163,17 @@ def _times(x: Tensor, weight: Tensor, onto: Tensor | None) -> Tensor:
     return torch.bmm(x, weight) if onto is None else torch.baddbmm(onto, x, weight)
 
 
-def _rows(steps: Sequence[Tensor]) -> Tensor:
-    """T tensors [N, B, F] -> [N, T * B, F]"""
-    return torch.stack(tuple(steps), 1).flatten(1, 2)
+def _rows(back: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """What T steps left, last step first, each tensor [N, B, F] -> in order of time, [N, T * B, F]."""
+    return [torch.stack(steps, 1).flatten(1, 2) for steps in zip(*reversed(back), strict=True)]
 
 
 def _normed(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Norm(x), and the mean and reciprocal deviation [N, B, 1] that its gradient needs."""
     size = x.shape[-1:]
     if len(scale) == 1:  # one model's scale and shift are what the kernel itself can apply
-        return aten.native_layer_norm(x, size, scale[0, 0], shift[0, 0], 1e-5)
-    normed, mean, rstd = aten.native_layer_norm(x, size, None, None, 1e-5)
+        return torch.native_layer_norm(x, size, scale[0, 0], shift[0, 0], 1e-5)
+    normed, mean, rstd = torch.native_layer_norm(x, size, None, None, 1e-5)
     return torch.addcmul(shift, normed, scale), mean, rstd
 
 
