@@ -21,6 +21,8 @@ class InferredActions(Filtering):
     no gradient comes back through u_t and the actions.
     """
 
+    trained = 5
+
     def __init__(
         self,
         rssm: RSSM,

@@ -20,7 +20,10 @@ class Filtering:
     """q(s_t | s_{t-1}, a_{t-1}, o_t) for t = 0..T-1, from zero state and zero action, under recorded actions.
 
     A subclass may choose actions on the way: `act` and its gradient `act_backward`, `begin` and `end` around the loop.
+    It goes back once.
     """
+
+    trained = 3  # the first results, which gradients come back through; the others have none
 
     def __init__(self, rssm: RSSM, embed: Tensor, action: Tensor, noise: Tensor):
         """embed [T, N, B, E], action [T-1, N, B, A], noise [T, N, B, S]."""
@@ -112,7 +115,9 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loop: Filtering, *_: Tensor) -> tuple[Tensor, ...]:
         ctx.loop = loop
-        return loop.forward()
+        results = loop.forward()
+        ctx.mark_non_differentiable(*results[loop.trained :])
+        return results
 
     @staticmethod
     @once_differentiable
