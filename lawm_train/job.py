@@ -12,6 +12,7 @@ from lawm_data.errors import UserError
 from lawm_data.runs import NOT_COMPARED, Run, code_commit
 from lawm_train import methods, pool
 from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
+from lawm_train.methods import Method
 from lawm_train.stream import Dataset
 
 
@@ -120,3 +121,8 @@ def load_data(job: Job) -> Windowed:
             "--pool-gb above that, or train fewer --seeds at a time"
         )
     return pool.moving([split for split in job.splits if split.paths], len(job.seeds), pool_gb)
+
+
+def build(job: Job, data: Windowed) -> Method:
+    """The job's models with their initial weights, normalised by the statistics of the data."""
+    return methods.build(methods.Setup(job.method, job.configs, list(job.seeds), data.sizes, data.statistics()))

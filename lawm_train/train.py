@@ -19,10 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lawm_data.runs import START, Position, Run, shared_position, side_by_side
-from lawm_train import methods, policy
+from lawm_train import policy
 from lawm_train.data import Windowed
 from lawm_train.evaluate import Evaluator, check_sizes
-from lawm_train.job import Job, load_data
+from lawm_train.job import Job, build, load_data
 from lawm_train.methods import Method, Phase, Policy, TrainConfig
 
 TIMED_UPDATES = 3  # of a throwaway copy, to tell the expected time
@@ -67,7 +67,7 @@ def why_stopped(run: Run) -> str:
 
 def _train(job: Job, runs: list[Run]) -> None:
     data = load_data(job)
-    method = _build(job, data)
+    method = build(job, data)
     phases = method.phases(data)
     evaluator = _evaluator(job)
     for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
@@ -215,14 +215,10 @@ def _log_cost(session: _Session, phase: Phase) -> None:
         run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 
 
-def _build(job: Job, data: Windowed) -> Method:
-    return methods.build(methods.Setup(job.method, job.configs, list(job.seeds), data.sizes, data.statistics()))
-
-
 def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position) -> str:
     """One line: recipe, slice, method, expected time of what is left."""
     few = data.sample()  # to infer the actions of all would take as long as many updates
-    scratch = _build(job, few).phases(few)
+    scratch = build(job, few).phases(few)
     left = 0.0
     for number, (phase, copy) in enumerate(zip(phases, scratch, strict=True)):
         done = 0 if number > start.phase else start.update if number == start.phase else phase.updates

@@ -176,7 +176,7 @@ def test_the_model_based_methods_get_the_same_budget():
     for method in ("lawm", "clap", "idm-clap"):
         job = train.Job(dataset, "medium-replay", method, [0], settings, "cpu", Labels(seed="own"))
         data = train.load_data(job)
-        built = train._build(job, data)
+        built = train.build(job, data)
         learner = getattr(built, "learner", built)
         batch = learner._windows(data).batch(0, "model")
         phases = [(phase.name, phase.updates) for phase in built.phases(data) if phase.name != "idm"]

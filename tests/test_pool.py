@@ -141,7 +141,7 @@ def test_what_seeds_hold_of_their_own_is_counted(folder, monkeypatch, method, la
         packed.clear()
         one = moving_job(folder, seeds, method, ["train.pool_gb=1", "agent.idm.updates=1"], labels)
         read = train.load_data(one)
-        for phase in train._build(one, read).phases(read)[:2]:
+        for phase in train.build(one, read).phases(read)[:2]:
             phase.step(0)
         return one.gigabytes * 1e9 / sum(each.rows.nbytes for each in packed)
 

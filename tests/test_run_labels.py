@@ -109,7 +109,7 @@ def test_a_draw_made_anew_reads_the_drawn_actions_alone(folder, tmp_path, monkey
 def test_true_actions_stay_where_they_are_known_and_the_idm_fills_in_the_others(folder):
     one = job(folder("a", label_frac=0.2), "idm-td3bc", [0, 1])
     data = train.load_data(one)
-    method = train._build(one, data)
+    method = train.build(one, data)
     everything = method._relabeled(data)
     for model in (0, 1):
         known, filled = everything.labeled[model][:6], everything.labeled[model][6:]
