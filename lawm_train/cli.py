@@ -91,6 +91,49 @@ def train(
 
 
 @main.command()
+@click.argument("dataset")
+@click.option("--slice", "slice_", help="[default: medium-replay, or the only one there]")
+@click.option("--method", default="lawm", show_default=True, help="as of a training")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="how many, side by side")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="of each measurement")
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="trace a few updates of each phase into this .json",
+)
+@recipe_option
+@set_option
+def bench(
+    dataset: str,
+    slice_: str | None,
+    method: str,
+    seeds: int,
+    repeats: int,
+    profile: Path | None,
+    recipe: str,
+    settings: tuple[str, ...],
+) -> None:
+    """Measure how fast this machine trains on DATASET, a folder or org/name on the Hub. Nothing is kept."""
+    from lawm_train import bench as measuring
+    from lawm_train import methods, policy, stream
+    from lawm_train.data import Labels
+    from lawm_train.job import Job
+
+    methods.check(method, Labels())
+    if profile:
+        measuring.check_trace(profile)
+    configs = config.load(recipe, settings, policy.SECTIONS, {})
+    opened = stream.open_dataset(dataset)
+    job = Job(opened, opened.default_slice(slice_), method, range(seeds), configs, recipe)
+    training = measuring.Training(job, repeats)
+    click.echo(training.table())
+    if profile:
+        training.trace(profile)
+        click.echo(f"{profile}: {measuring.PROFILED} updates of each phase; ui.perfetto.dev opens it")
+
+
+@main.command()
 @click.argument("recipe")
 @click.option("--hub-dataset", "datasets", multiple=True, help="in place of the recipe's grid.datasets; repeatable")
 @set_option

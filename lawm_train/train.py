@@ -6,8 +6,6 @@ Order of windows and noise is a pure function of (seed, update), so a checkpoint
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from lawm_data.runs import START, Position, Run, shared_position, side_by_side
 from lawm_train import policy
+from lawm_train.bench import peak_memory, seconds_per_update
 from lawm_train.data import Windowed
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.job import Job, build, load_data
@@ -206,11 +205,7 @@ class _Loop:
 
 def _log_cost(session: _Session, phase: Phase) -> None:
     """The last row of a run, once: wall time and peak memory (of this process, which trained so many seeds) in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    cost = {"seconds": session.seconds, "seeds": len(session.runs)}
-    cost["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
-    if torch.cuda.is_available():
-        cost["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+    cost = {"seconds": session.seconds, "seeds": len(session.runs), **peak_memory()}
     for run in (run for _, run in session.going if not run.finished):
         run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 
@@ -218,11 +213,11 @@ def _log_cost(session: _Session, phase: Phase) -> None:
 def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position) -> str:
     """One line: recipe, slice, method, expected time of what is left."""
     few = data.sample()  # to infer the actions of all would take as long as many updates
-    scratch = build(job, few).phases(few)
+    scratch, device = build(job, few).phases(few), job.configs["train"].device
     left = 0.0
     for number, (phase, copy) in enumerate(zip(phases, scratch, strict=True)):
         done = 0 if number > start.phase else start.update if number == start.phase else phase.updates
-        left += (phase.updates - done) * _seconds_per_update(copy)
+        left += (phase.updates - done) * seconds_per_update(copy, device, TIMED_UPDATES, repeats=1)
     many = "seed" if len(job.seeds) == 1 else "seeds"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
@@ -231,13 +226,3 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
         f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start != START else "")
     )
-
-
-def _seconds_per_update(phase: Phase) -> float:
-    phase.step(0)  # allocations
-    began = time.perf_counter()
-    for i in range(TIMED_UPDATES):
-        phase.step(i)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - began) / TIMED_UPDATES

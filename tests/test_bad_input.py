@@ -59,6 +59,7 @@ from lawm_data.manifest import NAME
 Row = tuple[str, Given, str, list[str]]
 CUSTOM = "--env custom:count"
 RUN = "lawm/runs/custom-made-medium-replay-bc-s0"
+BENCH = "lawm-train bench lawm/dataset/custom-made"
 GRID = "lawm-train grid cpu --hub-dataset lawm/dataset/custom-made"
 
 
@@ -270,6 +271,15 @@ LEARN: list[Row] = [
     ("full-disk-train", full(dataset, 500), f"{TRAIN} {BC}", ["config.json", "no space left"]),
     ("other-settings", trained, f"{TRAIN} {BC} --set agent.bc.lr=0.1", [RUN, "agent.bc.lr was 0.0003, now 0.1"]),
     ("other-dataset", trained, f"lawm-train --hub-dataset other {BC}", [RUN, "dataset.digest"]),
+    ("bench-method", nothing, f"{BENCH} --method dreamer", ["'dreamer'", "lawm, clap, td3bc, bc,"]),
+    ("bench-no-folder", nothing, BENCH, ["lawm/dataset/custom-made", "lawm-data split"]),
+    ("bench-slice", dataset, f"{BENCH} --slice expert", ["'expert'", "there is medium-replay"]),
+    ("bench-no-labels", unlabeled, BENCH, ["custom-made", "medium-replay", "no labeled"]),
+    ("bench-setting", dataset, f"{BENCH} --set train.btch=4", ["train.btch", "batch"]),
+    ("bench-repeats", dataset, f"{BENCH} --repeats 0", ["--repeats", "0"]),
+    ("bench-trace", dataset, f"{BENCH} --profile no/such/t.json", ["no/such/t.json", "a folder that exists"]),
+    ("bench-trace-suffix", dataset, f"{BENCH} --profile trace.txt", ["trace.txt", ".json"]),
+    ("bench-trace-folder", dataset, f"{BENCH} --profile lawm", ["lawm", "is a directory"]),
     ("no-run", Path("data").mkdir, "lawm-train evaluate data", ["data", "config.json", "runs/"]),
     ("push-no-checkpoint", begun, f"lawm-train push {RUN} --repo a/b", [RUN, "no checkpoint yet"]),
     ("push-no-run", Path("data").mkdir, "lawm-train push data", ["data", "config.json", "runs/"]),

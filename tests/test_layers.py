@@ -37,7 +37,7 @@ pool lawm
 clap td3bc bc idm
 methods rungs
 acting pretrained job
-policy
+policy bench
 diagnostics train scoring
 report
 grid share
