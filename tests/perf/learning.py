@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,18 +10,19 @@ from datasets import load_dataset
 from lawm_data import config
 from lawm_data.bench import Row, median_seconds
 from lawm_data.episode import Episode
-from lawm_train import methods, policy, train
-from lawm_train.data import Batches, Windowed
+from lawm_train import policy
+from lawm_train.bench import Training, each, matrix_rate, rate_row
+from lawm_train.data import Batches
 from lawm_train.evaluate import Evaluator
+from lawm_train.job import Job, build, load_data
 from lawm_train.lawm import WorldModel
-from lawm_train.methods import Method, ModelBased
+from lawm_train.methods import ModelBased
 from lawm_train.stream import open_dataset
 
 RECIPE, METHOD = "cpu", "lawm"
 TARGET_UPDATES = 10_000
 PLAIN_ROWS = 200  # that `datasets` reads each time
 BATCHES = 200  # drawn each time
-UPDATES = 12  # done each time: a multiple of agent.clap.stride, over which the agent's cost varies
 EPISODES, CONTROL_STEPS = 20, 1_000  # a suite episode's, before action repeat
 
 
@@ -59,30 +59,30 @@ class Bench:
         for batch in (16, 256):
             windows = self._windows(batch)
             how = f"{BATCHES} batches of {batch} windows of {windows.window}, half labeled, 1 seed"
-            draw = _each(windows.batch, BATCHES)
+            draw = each(windows.batch, BATCHES)
             yield self._rate(
                 f"windows from the pool, batch {batch}", BATCHES * batch, "windows", draw, "≥ 100,000", how
             )
 
     def updates(self) -> Iterator[Row]:
         """Each phase of the recipe, alone and joint; from one seed's, the whole recipe and the share of its batches."""
+        rate = matrix_rate("cpu", self.repeats)
+        yield rate_row(rate, "cpu", self.repeats)
         for seeds in (1, 3):
             cost = {}
             for joint in (False, True):
-                job = self._job(seeds, joint)
-                data = train.load_data(job)
-                for phase in _built(job, data).phases(data):
-                    cost[phase.name] = self._seconds(_each(phase.step, UPDATES)) / UPDATES
-                    many = "1 seed" if seeds == 1 else f"{seeds} seeds side by side"
-                    how = f"{METHOD}, recipe {RECIPE}, batch and noise included; mean of {UPDATES}"
-                    yield self._row(f"{phase.name} update, {many}", f"{1000 * cost[phase.name]:.0f} ms", "", how)
+                training = Training(self._job(seeds, joint), self.repeats)
+                for phase in training.phases:
+                    measured = training.cost(phase)
+                    cost[phase.name] = measured.seconds
+                    yield from training.cost_rows(phase, measured, rate)
             if seeds == 1:
                 yield from self._recipe(cost)
 
     def evaluation(self) -> Row:
         job, manifest = self._job(1), self.dataset.manifest
         assert manifest.repeat is not None
-        acting = _built(job, train.load_data(job)).policy()
+        acting = build(job, load_data(job)).policy()
         evaluator = Evaluator(manifest.env, manifest.repeat, 1, EPISODES)
         how = f"{manifest.env}, {EPISODES} episodes in step, action repeat {manifest.repeat}, the agent acts"
         steps = EPISODES * CONTROL_STEPS
@@ -98,7 +98,7 @@ class Bench:
             "from the single updates above, 1 seed; joint training is one phase of both",
         )
         size = self._job(1).configs["train"].batch
-        batch = self._seconds(_each(self._windows(size).batch, BATCHES)) / BATCHES
+        batch = self._seconds(each(self._windows(size).batch, BATCHES)) / BATCHES
         yield self._row(
             "share of the update loop spent in its next batch",
             f"{200 * batch / apart:.2f}%",
@@ -106,21 +106,21 @@ class Bench:
             f"two batches of {size} windows ({1000 * batch:.2f} ms each) in one update of model and one of agent",
         )
 
-    def _job(self, seeds: int, joint: bool = False) -> train.Job:
+    def _job(self, seeds: int, joint: bool = False) -> Job:
         configs = config.load(RECIPE, [f"train.joint={str(joint).lower()}"], policy.SECTIONS, {})
-        return train.Job(self.dataset, self.slice, METHOD, range(seeds), configs, RECIPE)
+        return Job(self.dataset, self.slice, METHOD, range(seeds), configs, RECIPE)
 
     def world(self, seeds: int) -> tuple[WorldModel, Batches]:
         """World models of the recipe, and windows for them."""
         job = self._job(seeds)
-        method = _built(job, train.load_data(job))
+        method = build(job, load_data(job))
         assert isinstance(method, ModelBased)
         return method.world, self._windows(job.configs["train"].batch, seeds)
 
     def _windows(self, batch: int, seeds: int = 1) -> Batches:
         """Windows for each seed, half of them labeled."""
         job = self._job(seeds)
-        return train.load_data(job).windows(job.seeds, [batch // 2, batch // 2], "cpu")
+        return load_data(job).windows(job.seeds, [batch // 2, batch // 2], "cpu")
 
     def _rate(self, what: str, count: int, unit: str, action: Callable[[], object], target: str, how: str) -> Row:
         goal = f"{target} {unit}/s" if target else ""
@@ -133,23 +133,8 @@ class Bench:
         return median_seconds(action, self.repeats)
 
 
-def _built(job: train.Job, data: Windowed) -> Method:
-    return methods.build(methods.Setup(job.method, job.configs, list(job.seeds), data.sizes, data.statistics()))
-
-
 def _copied(episode: Episode) -> int:
     """1, once every value has been read: the arrays are views of a mapped file."""
     for array in (episode.observation, episode.reward):
         array.copy()
     return 1
-
-
-def _each(step: Callable[[int], object], times: int) -> Callable[[], None]:
-    """An action that calls `step` so many times, with numbers that go on from one action to the next."""
-    numbers = itertools.count()
-
-    def action() -> None:
-        for number in itertools.islice(numbers, times):
-            step(number)
-
-    return action
