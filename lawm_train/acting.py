@@ -3,13 +3,15 @@
 5. prior policy: does acting by the prior, without reinforcement learning, come near the data? Else decoder or filter is
    broken.
 6. exploitation: does the agent earn in the simulator what it earns in imagination, and what its critics promise?
+7. support: does the agent earn more when its codes are drawn towards the prior's mean? Then eps lets it choose codes that
+   the data hardly know; a model that is right near the data (6) does not show it.
 
 Shapes: T steps, K imagined steps, N = 1 model, P starts, A action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -29,6 +31,8 @@ STRIDE = 25  # steps between two starts of imagination
 HORIZON = 5
 FLOOR = 0.01  # of a reward, so that a policy that earns nothing has a ratio
 MOST = 1.3  # imagined / real
+WIDTHS = (1.0, 0.5, 0.25)  # of the support that the agent was trained with
+NARROWER = 1.2  # the best return of a narrower support / the return
 Replay = Callable[[Episode, int, np.ndarray], float]
 """(episode, t, actions [K, A]) -> the reward that the actions earn in the simulator from the episode's state t."""
 
@@ -72,6 +76,17 @@ def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> R
         "value / Monte-Carlo": "the critics promise more than is earned: lower agent.clap.eps",
     }
     return judged("6 exploitation", figures, bounds, "what is imagined is earned", bad)
+
+
+def support(returns: Mapping[float, Sequence[float]]) -> Rung:
+    """Rung 7: raw returns of the agent's episodes by width of its support, 1 the one that it was trained with."""
+    means = {width: fmean(own) for width, own in returns.items()}
+    whole = means.pop(1.0)
+    figures = {"return": whole, **{f"at width {width:g}": mean for width, mean in means.items()}}
+    figures["narrower / return"] = max(means.values()) / max(whole, FLOOR)
+    bad = {"narrower / return": "the agent earns more nearer the prior's mean: lower agent.clap.eps"}
+    bounds: Bounds = {"narrower / return": (None, NARROWER)}
+    return judged("7 support", figures, bounds, "the support is not too wide", bad)
 
 
 def filtered(agent: Agent, episode: Episode) -> State:

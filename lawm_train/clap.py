@@ -113,9 +113,9 @@ class Agent(nn.Module):
         ema(self.targets, self.critics, self.config.target_rate)
         return {name: loss.detach().mean((0, 2)) for name, loss in losses.items()} | norms
 
-    def policy(self) -> Filter:
-        """Acts with tanh(mean)."""
-        return self.world.filter(lambda feat, _: self.latent(feat, torch.tanh(self._policy(feat)[0])))
+    def policy(self, width: float = 1.0) -> Filter:
+        """Acts with w = tanh(mean); with less `width`, drawn towards the mean of the latent-action prior."""
+        return self.world.filter(lambda feat, _: self.latent(feat, width * torch.tanh(self._policy(feat)[0])))
 
     def value(self, feat: Tensor) -> Tensor:
         """v(s): the minimum of the target critics, [T, N, P, D+S] -> [T, N, P]."""

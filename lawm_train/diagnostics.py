@@ -25,10 +25,11 @@ from lawm_train.stream import Dataset
 WINDOWS = 64  # of the held-out episodes
 HIDDEN = 100  # episodes whose inferred actions are judged
 PRIOR_EPISODES = 20
+WIDTH_EPISODES = 10
 
 
 def ladder(path: Path, dataset: Dataset) -> list[Rung]:
-    """All six rungs of a run on the validation and withheld episodes of the dataset that it was trained on.
+    """All rungs of a run on the validation and withheld episodes of the dataset that it was trained on.
 
     Writes RUN/diagnostics.json. UserError for another dataset, or a run without a world model.
     """
@@ -128,14 +129,17 @@ def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent) -> li
     manifest = dataset.manifest
     if manifest.repeat is None:
         reason = f"{manifest.env} has no simulator here"
-        return [not_walked("5 prior policy", reason), not_walked("6 exploitation", reason)]
+        return [not_walked(name, reason) for name in ("5 prior policy", "6 exploitation", "7 support")]
     sizes = manifest.observation_size, manifest.action_size
     check_sizes(dataset.describe(), manifest.env, manifest.repeat, *sizes)
     logged = [record.last.returns for record in evidence.of_run(run.path) if record.method.endswith(evidence.PRIOR)]
     of_prior = logged or Evaluator(manifest.env, manifest.repeat, 1, PRIOR_EPISODES).returns(world.policy())
     fifth = acting.prior_policy(of_prior[0], manifest.slices[run.config["slice"]].statistics["mean"])
     (episodes,) = Evaluator(manifest.env, manifest.repeat, 1, acting.EPISODES).run(agent.policy())
-    return [fifth, acting.exploitation(agent, episodes, acting.replay_in(envs.make(manifest.env, manifest.repeat)))]
+    sixth = acting.exploitation(agent, episodes, acting.replay_in(envs.make(manifest.env, manifest.repeat)))
+    evaluator = Evaluator(manifest.env, manifest.repeat, 1, WIDTH_EPISODES)
+    seventh = acting.support({width: evaluator.returns(agent.policy(width))[0] for width in acting.WIDTHS})
+    return [fifth, sixth, seventh]
 
 
 def _bound(rung: Rung, name: str) -> str:

@@ -215,6 +215,22 @@ def test_6_critics_that_promise_returns_fail(trained):
     assert not rung.passed and rung.verdict.startswith("the critics promise more")
 
 
+def test_7_a_narrower_support_that_earns_more_fails():
+    fine = acting.support({1.0: [100, 120], 0.5: [125, 115], 0.25: [60, 70]})
+    assert fine.passed and fine.figures["narrower / return"] == pytest.approx(120 / 110)
+    wide = acting.support({1.0: [100, 120], 0.5: [60, 70], 0.25: [140, 130]})
+    assert not wide.passed and "lower agent.clap.eps" in wide.verdict
+    assert wide.figures["at width 0.25"] == 135
+
+
+def test_the_width_draws_codes_towards_the_priors_mean(trained):
+    world, agent, _ = trained
+    first, observation = torch.ones(1, 3, dtype=torch.bool), torch.randn(1, 3, 5)
+    whole, none = (policy(observation, first) for policy in (agent.policy(), agent.policy(0.0)))
+    acts_by_mean = world.filter(lambda feat, _: world.latent_prior(feat).mean)
+    assert torch.equal(none, acts_by_mean(observation, first)) and not torch.equal(whole, none)
+
+
 def test_the_prior_draws_other_codes_in_each_batch_of_episodes(trained):
     world = trained[0]
     first, observation = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, 5)
@@ -284,16 +300,16 @@ def test_a_dataset_without_validation_episodes_is_one_line(dataset):
         diagnostics.held_out(run, bare)
 
 
-@pytest.mark.parametrize(("method", "skipped"), [("lawm", 2), ("clap", 4)])
-def test_diagnose_prints_all_six_with_their_verdicts(dataset, method, skipped):
-    """A model of few updates: it fails; a dataset without a simulator leaves two rungs out, C-LAP two more."""
+@pytest.mark.parametrize(("method", "skipped"), [("lawm", 3), ("clap", 5)])
+def test_diagnose_prints_all_rungs_with_their_verdicts(dataset, method, skipped):
+    """A model of few updates: it fails; a dataset without a simulator leaves three rungs out, C-LAP two more."""
     train.train(job(dataset, method), Path("runs"))
     run = f"runs/custom-made-medium-replay-{method}-s0"
     arguments = ["diagnose", run, "--hub-dataset", "data", "--out", "ladder.png"]
     answer = CliRunner().invoke(lawm_train.cli.main, arguments)
     assert answer.exit_code == 0, answer.output
     lines = answer.stdout.splitlines()
-    assert lines[0] == run and [line.split()[1] for line in lines[1:]] == list("123456")
+    assert lines[0] == run and [line.split()[1] for line in lines[1:]] == list("1234567")
     assert (
         sum(line.startswith("    -   ") for line in lines[1:]) == skipped and "FAILED  1 labeled path" in answer.stdout
     )
