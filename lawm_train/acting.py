@@ -3,8 +3,8 @@
 5. prior policy: does acting by the prior, without reinforcement learning, come near the data? Else decoder or filter is
    broken.
 6. exploitation: does the agent earn in the simulator what it earns in imagination, and what its critics promise?
-7. support: does the agent earn more when its codes are drawn towards the prior's mean? Then eps lets it choose codes that
-   the data hardly know; a model that is right near the data (6) does not show it.
+7. support: does the agent earn more when its codes are drawn towards the prior's mean? Then eps lets it choose codes
+   that the data hardly know; a model that is right near the data (6) does not show it.
 
 Shapes: T steps, K imagined steps, N = 1 model, P starts, A action.
 """
