@@ -12,11 +12,10 @@ from lawm_data.bench import Row, median_seconds
 from lawm_data.episode import Episode
 from lawm_train import policy
 from lawm_train.bench import Training, each, matrix_rate, rate_row
-from lawm_train.data import Batches
+from lawm_train.data import Batches, Windowed
 from lawm_train.evaluate import Evaluator
 from lawm_train.job import Job, build, load_data
-from lawm_train.lawm import WorldModel
-from lawm_train.methods import ModelBased
+from lawm_train.methods import Method
 from lawm_train.stream import open_dataset
 
 RECIPE, METHOD = "cpu", "lawm"
@@ -71,7 +70,7 @@ class Bench:
         for seeds in (1, 3):
             cost = {}
             for joint in (False, True):
-                training = Training(self._job(seeds, joint), self.repeats)
+                training = Training(self._job(seeds, METHOD, f"train.joint={str(joint).lower()}"), self.repeats)
                 for phase in training.phases:
                     measured = training.cost(phase)
                     cost[phase.name] = measured.seconds
@@ -80,9 +79,9 @@ class Bench:
                 yield from self._recipe(cost)
 
     def evaluation(self) -> Row:
-        job, manifest = self._job(1), self.dataset.manifest
+        manifest = self.dataset.manifest
         assert manifest.repeat is not None
-        acting = build(job, load_data(job)).policy()
+        acting = self.built(1)[0].policy()
         evaluator = Evaluator(manifest.env, manifest.repeat, 1, EPISODES)
         how = f"{manifest.env}, {EPISODES} episodes in step, action repeat {manifest.repeat}, the agent acts"
         steps = EPISODES * CONTROL_STEPS
@@ -106,16 +105,15 @@ class Bench:
             f"two batches of {size} windows ({1000 * batch:.2f} ms each) in one update of model and one of agent",
         )
 
-    def _job(self, seeds: int, joint: bool = False) -> Job:
-        configs = config.load(RECIPE, [f"train.joint={str(joint).lower()}"], policy.SECTIONS, {})
-        return Job(self.dataset, self.slice, METHOD, range(seeds), configs, RECIPE)
+    def built(self, seeds: int, name: str = METHOD, *settings: str) -> tuple[Method, Windowed]:
+        """A method of the recipe and the data that it trains on."""
+        job = self._job(seeds, name, *settings)
+        data = load_data(job)
+        return build(job, data), data
 
-    def world(self, seeds: int) -> tuple[WorldModel, Batches]:
-        """World models of the recipe, and windows for them."""
-        job = self._job(seeds)
-        method = build(job, load_data(job))
-        assert isinstance(method, ModelBased)
-        return method.world, self._windows(job.configs["train"].batch, seeds)
+    def _job(self, seeds: int, name: str = METHOD, *settings: str) -> Job:
+        configs = config.load(RECIPE, settings, policy.SECTIONS, {})
+        return Job(self.dataset, self.slice, name, range(seeds), configs, RECIPE)
 
     def _windows(self, batch: int, seeds: int = 1) -> Batches:
         """Windows for each seed, half of them labeled."""

@@ -1,4 +1,4 @@
-"""The world model's update beside a plain loop's, in turn in one process: what slows the machine slows both."""
+"""Updates beside those of plain loops, in turn in one process: what slows the machine slows both."""
 
 from __future__ import annotations
 
@@ -6,40 +6,85 @@ import time
 from collections.abc import Callable, Iterator
 
 import plain
+import torch
 from learning import RECIPE, Bench
+from published import Published
 
 from lawm_data.bench import Row
 from lawm_data.nets.blocks import Noise
-from lawm_train.lawm import WorldModel
+from lawm_train import td3bc
+from lawm_train.data import Windowed
+from lawm_train.methods import Method, ModelBased, ModelFree
 
 SIDE = 5  # seeds side by side
-UPDATES = 3  # of each variant, in turn
+UPDATES = 4  # of each variant, in turn: a multiple of agent.clap.stride and agent.td3bc.actor_every
 TURNS = 6
+HOW = f"recipe {RECIPE}, {UPDATES} updates in turn, best of {TURNS}, processor time"
+PRODUCTS = ("float32", "bfloat16")
+Update = Callable[[int], object]
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    lone, alone = _ours(bench, 1)
-    _, together = _ours(bench, SIDE)
-    taken = _in_turn({"plain": _plain(bench, lone), "lone": alone, "side": together})
-    how = f"recipe {RECIPE}, {UPDATES} updates in turn, best of {TURNS}, processor time; the plain loop {{:.0f}} ms"
-    how = how.format(1000 * taken["plain"])
+    yield from _world_model(bench)
+    yield from _agent(bench)
+    yield from _td3bc(bench)
+
+
+def _world_model(bench: Bench) -> Iterator[Row]:
+    one, many = (bench.built(seeds, "lawm", "train.joint=false") for seeds in (1, SIDE))
+    lone, side = (method.phases(data)[0].step for method, data in (one, many))
+    taken = _in_turn({"plain": _plain_world(*one), "lone": lone, "side": side})
+    how = f"{HOW}; the plain loop {1000 * taken['plain']:.0f} ms"
     for what, ratio, target in (
         ("model update, 1 seed, against a plain loop", taken["plain"] / taken["lone"], "≥ 1.8"),
-        (f"{SIDE} seeds side by side against a plain loop", SIDE * taken["plain"] / taken["side"], "≥ 2.5"),
-        (f"{SIDE} seeds side by side against lone runs", SIDE * taken["lone"] / taken["side"], "≥ 1.5"),
+        (
+            f"model update, {SIDE} seeds side by side, against a plain loop",
+            SIDE * taken["plain"] / taken["side"],
+            "≥ 2.5",
+        ),
+        (f"model update, {SIDE} seeds side by side, against lone runs", SIDE * taken["lone"] / taken["side"], "≥ 1.5"),
     ):
-        yield Row(what, f"{ratio:.2f} times as fast", target, how)
+        yield _row(what, ratio, target, how)
 
 
-def _ours(bench: Bench, seeds: int) -> tuple[WorldModel, Callable[[int], object]]:
-    world, windows = bench.world(seeds)
-    return world, lambda i: world.update(windows.batch(i, "model"), Noise(range(seeds), "model", i))
+def _agent(bench: Bench) -> Iterator[Row]:
+    """What bfloat16 gains; there is no plain agent."""
+    for seeds, many in ((1, "1 seed"), (SIDE, f"{SIDE} seeds side by side")):
+        variants = {products: _imagining(bench, seeds, products) for products in PRODUCTS}
+        exact, rounded = _in_turn(variants).values()
+        how = f"{HOW}; in float32 {1000 * exact:.0f} ms"
+        yield _row(f"agent update, {many}, products in bfloat16 against float32", exact / rounded, "", how)
 
 
-def _plain(bench: Bench, world: WorldModel) -> Callable[[int], object]:
-    windows = bench.world(1)[1]
+def _td3bc(bench: Bench) -> Iterator[Row]:
+    variants = {"plain": _published(*bench.built(1, "td3bc"))}
+    for products in PRODUCTS:
+        method, data = bench.built(SIDE, "td3bc", f"agent.td3bc.products={products}")
+        variants[products] = method.phases(data)[0].step
+    taken = _in_turn(variants)
+    for products in PRODUCTS:
+        how = f"{HOW}; the plain loop {1000 * taken['plain']:.1f} ms, in float32"
+        what = f"TD3+BC, {SIDE} seeds side by side, products in {products}, against a plain loop"
+        yield _row(what, SIDE * taken["plain"] / taken[products], "≥ 3", how)
+
+
+def _imagining(bench: Bench, seeds: int, products: str) -> Update:
+    """Updates of the agent from states that stay the same."""
+    method, data = bench.built(seeds, "lawm", f"agent.clap.products={products}")
+    assert isinstance(method, ModelBased)
+    numbers = range(seeds)
+    with torch.no_grad():
+        batch = data.windows(numbers, [8, 8], "cpu").batch(0, "agent")
+        states = method.world.observe(batch, Noise(numbers, "observe", 0)).states
+    return lambda i: method.agent.update(states, Noise(numbers, "agent", i))
+
+
+def _plain_world(method: Method, data: Windowed) -> Update:
+    assert isinstance(method, ModelBased)
+    world, train = method.world, method.setup.train
     loop = plain.WorldModel(world.config, world.normalizer.mean.shape[-1], world.action_size)
     plain.copy_weights(loop, world)
+    windows = data.windows([0], [train.batch // 2, train.batch // 2], "cpu")
 
     def update(i: int) -> float:
         batch = windows.batch(i, "model")
@@ -48,7 +93,26 @@ def _plain(bench: Bench, world: WorldModel) -> Callable[[int], object]:
     return update
 
 
-def _in_turn(variants: dict[str, Callable[[int], object]]) -> dict[str, float]:
+def _published(method: Method, data: Windowed) -> Update:
+    assert isinstance(method, ModelFree) and isinstance(method.learner, td3bc.Agent)
+    agent = method.learner
+    published, windows = Published(agent), data.windows([0], [agent.config.batch], "cpu")
+
+    def update(i: int) -> object:
+        batch = windows.batch(i, "td3bc")
+        state, following = agent.normalizer(batch.observation)[:, 0]
+        noise = Noise([0], "td3bc", i).normal(1, len(state), batch.action.shape[-1])[0, 0]
+        ended = batch.terminal[0, :, None].float()
+        return published.train(state, batch.action[0, 0], batch.reward[0, 0, :, None], following, ended, noise)
+
+    return update
+
+
+def _row(what: str, ratio: float, target: str, how: str) -> Row:
+    return Row(what, f"{ratio:.2f} times as fast", target, how)
+
+
+def _in_turn(variants: dict[str, Update]) -> dict[str, float]:
     """Seconds of processor time for an update of each, after a warm-up."""
     best = dict.fromkeys(variants, float("inf"))
     for turn in range(TURNS + 1):
