@@ -24,7 +24,7 @@ from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.job import Job, build, load_data
 from lawm_train.methods import Method, Phase, Policy, TrainConfig
 
-TIMED_UPDATES = 3  # of a throwaway copy, to tell the expected time
+TIMED_UPDATES = 2  # of a throwaway copy, after as many to warm up, to tell the expected time
 
 
 def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
