@@ -73,9 +73,9 @@ class InferredActions(Filtering):
         self.means, self.stds = (gradient.unbind() for gradient in gradients[:2])
 
     def gradients(self) -> list[Tensor | None]:
-        decoder: list[Tensor] | list[None] = self.decode.gradients()
-        if not self.decoder_grad:
-            decoder = [None] * len(decoder)
+        decoder: list[Tensor] | list[None] = [None] * len(list(self.action_decoder.parameters()))
+        if self.decoder_grad:
+            decoder = self.decode.gradients()
         return [*super().gradients(), *self.infer.gradients(), *decoder]
 
     def embed_gradient(self) -> Tensor:
