@@ -6,12 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from loopback_hub import LoopbackHub
 
 ROOT = Path(__file__).parent.parent
+
+
+def count_files(folder: Path, pattern: str = "*.h5") -> int:
+    """Files below a folder that another process writes to: unlike `rglob`, bears folders that vanish meanwhile."""
+    return sum(fnmatch(name, pattern) for _, _, names in os.walk(folder) for name in names)
 
 
 def python(hub: LoopbackHub, *arguments: str | Path, timeout: float = 60, **environment: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import count_files
 
 from lawm_data.collect import Config, collect, env_seed
 from lawm_data.episode import Episode
@@ -104,8 +105,8 @@ def test_kills_leave_no_trace(tmp_path: Path) -> None:
     killed = 0
     for _ in range(5):
         process = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL)
-        before = len(list((tmp_path / "killed").rglob("*.h5")))
-        while process.poll() is None and len(list((tmp_path / "killed").rglob("*.h5"))) <= before:
+        before = count_files(tmp_path / "killed")
+        while process.poll() is None and count_files(tmp_path / "killed") <= before:
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
         process.kill()

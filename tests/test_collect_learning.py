@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+from processes import count_files
 
 from lawm_data import dreamer, envs, plan2explore
 from lawm_data.collect import Config, collect, rounds
@@ -106,7 +107,7 @@ def test_kills_leave_no_trace(tmp_path: Path, kills: int) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "killed"), str(episodes)]
 
     def recorded() -> int:  # not of the run folder: checkpoints vanish while one looks
-        return len(list((tmp_path / "killed" / "raw").rglob("*.h5")))
+        return count_files(tmp_path / "killed" / "raw")
 
     here = Path(__file__).parent.parent
     killed = 0

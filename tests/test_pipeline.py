@@ -22,6 +22,7 @@ import torch
 from click.testing import CliRunner
 from helpers import counting_episode
 from loopback_hub import LoopbackHub
+from processes import count_files
 
 import lawm_data.cli
 import lawm_train.cli
@@ -85,7 +86,7 @@ class Client:
     @property
     def rounds(self) -> int:
         """Files of episodes that `collect` has finished."""
-        return len(list((self.folder / "lawm" / "raw").rglob("[0-9]*.h5")))
+        return count_files(self.folder / "lawm" / "raw", "[0-9]*.h5")
 
 
 def _python(program: str) -> list[str]:
