@@ -17,9 +17,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise
-from lawm_data.nets.dists import TwoHot, balanced_kl, bounded_std, gaussian_nll, symlog, tanh_gaussian
+from lawm_data.nets.dists import TwoHot, balanced_kl, bounded_gaussian, gaussian_nll, symlog, tanh_gaussian
 from lawm_data.nets.filtering import Filtering
 from lawm_data.nets.optim import Optimizer, Products, ema, multiplying
 from lawm_data.nets.returns import lambda_return
@@ -60,6 +60,11 @@ class Config:
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("updates", "batch", "window", "deter", "stoch", "embed", "hidden", "units", "layers"), 1)
         check_least("collect.dreamer", self, **sizes, horizon=1, stride=1, bins=2, lr=0, actor_lr=0, critic_lr=0)
+        positive = dict.fromkeys(("observation_sigma", "reward_sigma", "clip"), POSITIVE)
+        check_least("collect.dreamer", self, **positive, free_nats=0, entropy=0)
+        for check, bound in ((check_least, 0), (check_most, 1)):
+            check("collect.dreamer", self, **dict.fromkeys(("balance", "discount", "lambda_", "target_rate"), bound))
+        check_most("collect.dreamer", self, stride=self.window + 1)  # the states of a window
 
 
 class Reward(Protocol):
@@ -129,7 +134,7 @@ class Dreamer(nn.Module):
         log_pi = []
 
         def control(state: State, k: int) -> Tensor:
-            action, log_probability = tanh_gaussian(*self._actor(state.feat.detach()), action_noise[k])
+            action, log_probability = tanh_gaussian(*bounded_gaussian(self.actor(state.feat.detach())), action_noise[k])
             log_pi.append(log_probability)
             return action
 
@@ -158,10 +163,8 @@ class Dreamer(nn.Module):
         states = states.map(torch.Tensor.detach)
         if self.reward:
             metrics |= self.reward.update(states.feat, batch.action, batch.observation)
-        every = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
-        start = every.map(lambda x: x.transpose(0, 1).flatten(1, 2))
         with multiplying(self.config.products):
-            losses = self.loss(start, noise)
+            losses = self.loss(states.starts(noise.step, self.config.stride), noise)
             metrics["actor_norm"] = self.actor_optimizer.step(losses["actor"].mean((0, 2)))
             metrics["critic_norm"] = self.critic_optimizer.step(losses["critic"].mean((0, 2)))
         ema(self.target, self.critic, self.config.target_rate)
@@ -171,17 +174,12 @@ class Dreamer(nn.Module):
     def policy(self, noise: Noise | None = None) -> Filter:
         """Acts with tanh(mean) or, given noise, with a sample of the policy (as in training)."""
 
-        def act(feat: Tensor, step: int) -> Tensor:
-            mean, std = self._actor(feat)
+        def act(feat: Tensor) -> Tensor:
+            mean, std = bounded_gaussian(self.actor(feat))
             drawn = noise.normal(1, feat.shape[1], self.action_size)[0] if noise else torch.zeros_like(mean)
             return torch.tanh(mean + std * drawn)
 
         return Filter(self.rssm, self.embed, self.action_size, act)
-
-    def _actor(self, feat: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation before the tanh; the mean within +-5, where tanh still has a gradient."""
-        mean, raw = self.actor(feat).chunk(2, -1)
-        return 5 * torch.tanh(mean / 5), bounded_std(raw)
 
     def _moved_scale(self, returns: Tensor) -> Tensor:
         """Moving 5% to 95% range of each model's returns [H, N, P], as [N, 1]."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least
+from lawm_data.config import POSITIVE, check_least
 from lawm_data.nets.blocks import MLP, Init, by_member, to_members
 from lawm_data.nets.dists import gaussian_nll, symexp, symlog
 from lawm_data.nets.optim import Optimizer
@@ -34,7 +34,7 @@ class Config:
     entropy: float = 0.03  # of the actor, in place of collect.dreamer.entropy: keeps its actions off the limits
 
     def __post_init__(self) -> None:
-        check_least("collect.plan2explore", self, members=2, units=1, layers=1, lr=0)
+        check_least("collect.plan2explore", self, members=2, units=1, layers=1, lr=0, clip=POSITIVE, entropy=0)
 
 
 class Disagreement(nn.Module):

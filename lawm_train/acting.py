@@ -103,7 +103,7 @@ def filtered(agent: Agent, episode: Episode) -> State:
 def imagine(agent: Agent, start: State) -> tuple[Tensor, Tensor]:
     """Predicted rewards [K, P] and the policy's actions [K, P, A], with means throughout, from start [1, P, ...]."""
     act, quiet = agent.policy().act, torch.zeros(HORIZON, *start.mean.shape)
-    states, actions = agent.world.rssm.imagine(start, lambda state, k: act(state.feat, k), quiet)
+    states, actions = agent.world.rssm.imagine(start, lambda state, _: act(state.feat), quiet)
     return agent.world.reward_head(states.feat)[:, 0, :, 0], actions[:, 0]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
-from lawm_data.nets.dists import bounded_std, tanh_gaussian
+from lawm_data.nets.dists import bounded_gaussian, tanh_gaussian
 from lawm_data.nets.optim import Optimizer, Products, ema, multiplying
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import Filter, State
@@ -80,7 +80,7 @@ class Agent(nn.Module):
         log_pi = []
 
         def control(state: State, k: int) -> Tensor:
-            w, log_w = tanh_gaussian(*self._policy(state.feat.detach()), w_noise[k])
+            w, log_w = tanh_gaussian(*bounded_gaussian(self.actor(state.feat.detach())), w_noise[k])
             log_pi.append(log_w)
             return self.world.decode_action(state.feat, self.latent(state.feat, w))
 
@@ -102,10 +102,8 @@ class Agent(nn.Module):
 
     def update(self, states: State, noise: Noise) -> dict[str, Tensor]:
         """One step of actor and critics from posterior states [T, N, B, ...]; returns metrics [N]."""
-        states = states.map(lambda x: x[noise.step % self.config.stride :: self.config.stride])
-        start = states.map(lambda x: x.detach().transpose(0, 1).flatten(1, 2))
         with multiplying(self.config.products):
-            losses = self.loss(start, noise)
+            losses = self.loss(states.starts(noise.step, self.config.stride), noise)
             norms = {
                 "actor_norm": self.actor_optimizer.step(losses["actor"].mean((0, 2))),
                 "critic_norm": self.critic_optimizer.step(losses["critic"].mean((0, 2))),
@@ -115,16 +113,16 @@ class Agent(nn.Module):
 
     def policy(self, width: float = 1.0) -> Filter:
         """Acts with w = tanh(mean); with less `width`, drawn towards the mean of the latent-action prior."""
-        return self.world.filter(lambda feat, _: self.latent(feat, width * torch.tanh(self._policy(feat)[0])))
+
+        def choose(feat: Tensor) -> Tensor:
+            mean, _ = bounded_gaussian(self.actor(feat))
+            return self.latent(feat, width * torch.tanh(mean))
+
+        return self.world.filter(choose)
 
     def value(self, feat: Tensor) -> Tensor:
         """v(s): the minimum of the target critics, [T, N, P, D+S] -> [T, N, P]."""
         return self._values(self.targets, feat).amin(0)
-
-    def _policy(self, feat: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation before the tanh; the mean within +-5, where tanh still has a gradient."""
-        mean, raw = self.actor(feat).chunk(2, -1)
-        return 5 * torch.tanh(mean / 5), bounded_std(raw)
 
     def _values(self, critics: MLP, feat: Tensor) -> Tensor:
         """[T, N, P, D+S] -> [E, T, N, P]"""

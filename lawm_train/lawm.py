@@ -202,17 +202,16 @@ class WorldModel(nn.Module):
         """
         calls = count()
 
-        def choose(feat: Tensor, _: int) -> Tensor:
+        def choose(feat: Tensor) -> Tensor:
             prior = self.latent_prior(feat)
             noise = Noise([0], "prior-policy", next(calls), feat.device)
             return prior.mean + prior.std * noise.normal(1, feat.shape[1], prior.mean.shape[-1])[0]
 
         return self.filter(choose)
 
-    def filter(self, choose: Callable[[Tensor, int], Tensor]) -> Filter:
-        """Acts with the decoder's mean of the u that choose(feat [N, B, D+S], step) gives, [N, B, U]."""
-        act = lambda feat, step: self.decode_action(feat, choose(feat, step))  # noqa: E731
-        return Filter(self.rssm, self.embed, self.action_size, act)
+    def filter(self, choose: Callable[[Tensor], Tensor]) -> Filter:
+        """Acts with the decoder's mean of the u [N, B, U] that `choose` gives for feat [N, B, D+S]."""
+        return Filter(self.rssm, self.embed, self.action_size, lambda feat: self.decode_action(feat, choose(feat)))
 
     def _latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
         """KL(q(u_t|.) || p(u_t|s_t)), unbalanced, no free nats."""

@@ -31,6 +31,12 @@ def bounded_std(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(x / 2) + 0.1
 
 
+def bounded_gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Before a tanh, [..., 2 F] -> [..., F] each: mean within +-5, where tanh still has a gradient, and bounded_std."""
+    mean, raw = x.chunk(2, -1)
+    return 5 * torch.tanh(mean / 5), bounded_std(raw)
+
+
 def tanh_gaussian(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """A sample of tanh(N(mean, std^2)) and its log-density with the tanh Jacobian, [..., F] and [...]."""
     x = mean + std * noise

@@ -33,6 +33,10 @@ class State(NamedTuple):
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         return State(*(function(x) for x in self))
 
+    def starts(self, first: int, stride: int) -> State:
+        """Every stride-th of states [T, N, B, ...] from `first` (modulo stride) on, detached, as points [N, P, ...]."""
+        return self.map(lambda x: x[first % stride :: stride].detach().transpose(0, 1).flatten(1, 2))
+
 
 Control = Tensor | Callable[[State, int], Tensor]
 
@@ -93,10 +97,8 @@ class Filter:
     The filter takes the posterior's mean. State is carried between calls.
     """
 
-    def __init__(
-        self, rssm: RSSM, embed: Callable[[Tensor], Tensor], action: int, act: Callable[[Tensor, int], Tensor]
-    ):
-        """embed: observation [N, B, O] -> [N, B, E]; action: A; act(feat [N, B, D+S], step) -> action [N, B, A]."""
+    def __init__(self, rssm: RSSM, embed: Callable[[Tensor], Tensor], action: int, act: Callable[[Tensor], Tensor]):
+        """embed: observation [N, B, O] -> [N, B, E]; action: A; act: feat [N, B, D+S] -> action [N, B, A]."""
         self.rssm, self.embed, self.action_size, self.act = rssm, embed, action, act
         self.state: State | None = None
 
@@ -107,14 +109,12 @@ class Filter:
         if self.state is None or bool(first.all()):
             self.state = self.rssm.zeros(embed)
             self.action = embed.new_zeros(*embed.shape[:2], self.action_size)
-            self.steps = 0
         elif bool(first.any()):
             zeros, fresh = self.rssm.zeros(embed), first[..., None]
             self.state = State(*(torch.where(fresh, a, b) for a, b in zip(zeros, self.state, strict=True)))
             self.action = self.action.masked_fill(fresh, 0)
         self.state = self.rssm.step(self.state, self.action, torch.zeros_like(self.state.mean), embed)
-        self.action = self.act(self.state.feat, self.steps)
-        self.steps += 1
+        self.action = self.act(self.state.feat)
         return self.action
 
 
