@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 
 _HOME = tempfile.TemporaryDirectory(prefix="lawm-tests-")
 
+for _name in list(os.environ):  # what this machine is set to decides nothing
+    if _name.startswith(("LAWM_", "HF_", "HUGGING_FACE_")) or _name.lower().endswith("_proxy"):
+        del os.environ[_name]
 # read when torch, matplotlib, dm_control and huggingface_hub are first imported
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "MUJOCO_GL": "disable", "HF_HOME": _HOME.name}
-for _name in ("LAWM_ROOT", "HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
-    os.environ.pop(_name, None)
+# a shell starts what runs in its background with Ctrl-C ignored, and that is inherited
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

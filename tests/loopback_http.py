@@ -58,12 +58,16 @@ def ranged(request: Request, data: bytes, headers: dict[str, str]) -> Response:
     return Response(206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
 
 
+class _Patient(ThreadingHTTPServer):
+    request_queue_size = 128  # clients connect many at a time; with the default of 5 a late accept drops some
+    daemon_threads = True
+
+
 class Server:
     """Answers while it is entered; `host` is a name of this machine."""
 
     def __init__(self, answer: Callable[[Request], Response], port: int = 0, host: str = "127.0.0.1") -> None:
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), _handler(answer))
-        self.server.daemon_threads = True
+        self.server = _Patient(("127.0.0.1", port), _handler(answer))
         self.url = f"http://{host}:{self.server.server_address[1]}"
 
     def __enter__(self) -> Server:

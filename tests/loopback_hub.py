@@ -141,7 +141,6 @@ class LoopbackHub:
             "HF_HUB_DISABLE_XET": "0" if self.xet else "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_OFFLINE": "0",
-            "NO_PROXY": "127.0.0.1",
         }
 
     def dataset(self, name: str) -> Repository:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from loopback_hub import LoopbackHub
 ROOT = Path(__file__).parent.parent
 
 
-def count_files(folder: Path, pattern: str = "*.h5") -> int:
-    """Files below a folder that another process writes to: unlike `rglob`, bears folders that vanish meanwhile."""
-    return sum(fnmatch(name, pattern) for _, _, names in os.walk(folder) for name in names)
+def count_files(folder: Path) -> int:
+    """Whole HDF5 files below a folder that a process writes to; unlike `rglob`, it bears folders that vanish."""
+    found = (name for _, _, names in os.walk(folder) for name in names)
+    return sum(name.endswith(".h5") and not name.startswith(".") for name in found)
 
 
-def python(hub: LoopbackHub, *arguments: str | Path, timeout: float = 60, **environment: str) -> Any:
+def python(hub: LoopbackHub, *arguments: str | Path, timeout: float = 300, **environment: str) -> Any:
     """Run `python ARGUMENTS` to its end; the completed process with its output as text."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],

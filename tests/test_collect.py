@@ -108,7 +108,7 @@ def test_kills_leave_no_trace(tmp_path: Path) -> None:
         before = count_files(tmp_path / "killed")
         while process.poll() is None and count_files(tmp_path / "killed") <= before:
             time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.05))
+        time.sleep(draw.uniform(0, 0.1))
         process.kill()
         killed += process.wait() == -signal.SIGKILL
     assert killed == 5

@@ -21,8 +21,8 @@ config envs runs summary
 rollout
 windows manifest
 store
-curves dreamer slicing labels shards transport cache
-plan2explore card
+dreamer slicing labels shards transport cache
+plan2explore card curves
 learner
 importers statistics collect splitting hub
 publish bench
@@ -145,6 +145,7 @@ def _opens_for_writing(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if name in ("write_text", "write_bytes"):
         return not (isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "files")
-    modes = [value.value for value in call.args[1:2] if isinstance(value, ast.Constant)]
-    modes += [word.value.value for word in call.keywords if word.arg == "mode" and isinstance(word.value, ast.Constant)]
-    return name == "open" and any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes)
+    given = [*call.args[:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    modes = [value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    writes = any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes)
+    return name == "open" and writes

@@ -120,7 +120,9 @@ def test_pools_stay_within_the_bound(folder, monkeypatch):
     for index in [*range(60), *range(30)]:  # two phases
         windows.batch(index)
         most = max(most, sum(one.rows.nbytes for one in list(alive)))
-    assert 0 < most <= POOL_GB * 1e9
+    trajectory = (LENGTH + 1) * (2 + 1 + 1) * 4
+    # what is labeled, two generations, and one that a reader just let go; shards are small, so files are mostly headers
+    assert 0 < most <= (len(range(6)) + 3 * HELD) * trajectory < POOL_GB * 1e9
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_a_killed_run_continues_the_very_same_numbers(folder, tmp_path, at):
     whole = train.train(moving_job(folder, [0, 1]), tmp_path / "whole")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "cut"), *map(str, at)]
-    killed = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    killed = subprocess.run(command, env=environment, capture_output=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     again = train.train(moving_job(folder, [0, 1]), tmp_path / "cut")
     for a, b in zip(whole, again, strict=True):
