@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,8 +53,10 @@ def told(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def markdown(header: str, rows: Sequence[Row]) -> str:
+    """The column of targets is left out where no row has one."""
     lines = [Row("what", "figure", "target", "how measured"), Row("---", "---:", "---:", "---"), *rows]
-    return "\n".join([header, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+    shown = [k for k, name in enumerate(Row._fields) if name != "target" or any(row.target for row in rows)]
+    return "\n".join([header, "", *(f"| {' | '.join(line[k] for k in shown)} |" for line in lines)]) + "\n"
 
 
 def header(commit: str | None, load: float, threads: int | None = None) -> str:
@@ -128,12 +131,11 @@ class Reading:
 
     def _pulling(self) -> Row:
         """From a folder: every byte read and hashed."""
-        numbers = itertools.count()
 
         def pull_all() -> None:
-            manifest, pull = _opened(self.where, self.scratch / f"cache-{next(numbers)}")
-            for path in self.paths:
-                pull(path)
+            with self._opened_anew() as (_, pull):
+                for path in self.paths:
+                    pull(path)
 
         seconds = median_seconds(pull_all, self.repeats)
         how = f"{len(self.paths)} shards, {self.megabytes:,.1f} MB, each digest compared"
@@ -181,21 +183,25 @@ class Reading:
             pool = Pool(episodes, False, self.manifest.action_size, length)
             return Windows([[pool]], [0], length, [batch])
 
-        numbers = itertools.count()
-
         def first_batch() -> None:
-            manifest, pull = _opened(self.where, self.scratch / f"first-{next(numbers)}")
-            read = (episode for path in self.paths for episode in shards.read(pull(path), path, manifest))
-            windows(read, 16).batch(0)
+            with self._opened_anew() as (manifest, pull):
+                read = (episode for path in self.paths for episode in shards.read(pull(path), path, manifest))
+                windows(read, 16).batch(0)
 
         seconds = median_seconds(first_batch, self.repeats)
-        how = "from opening the dataset, nothing cached, all of the slice in memory"
+        how = "from opening the dataset, nothing downloaded yet, all of the slice in memory"
         yield self._row("time to the first batch", f"{seconds:.2f} s", how)
         for batch in (16, 256):
             drawn = windows(self.episodes(), batch)
             seconds = median_seconds(lambda drawn=drawn: [drawn.batch(k) for k in range(BATCHES)], self.repeats)  # type: ignore[misc]
             how = f"{BATCHES} batches of {batch} windows of {length} from the pool"
             yield self._row(f"windows, batch {batch}", f"{BATCHES * batch / seconds:,.0f} windows/s", how)
+
+    @contextmanager
+    def _opened_anew(self) -> Iterator[tuple[Manifest, Callable[[str], Path]]]:
+        """As if nothing had been downloaded; what is, goes at the end."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as cache:
+            yield _opened(self.where, Path(cache))
 
     def _row(self, what: str, figure: str, how: str) -> Row:
         return Row(what, figure, "", f"{how}; median of {self.repeats}")

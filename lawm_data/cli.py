@@ -34,7 +34,9 @@ root_option = click.option(
     show_default=True,
     help="workspace folder: raw/ dataset/ runs/ [env LAWM_ROOT]",
 )
-recipe_option = click.option("--recipe", default="cpu", show_default=True, help="a name (cpu, paper, demo) or a file")
+recipe_option = click.option(
+    "--recipe", default="cpu", show_default=True, help="a name (cpu, paper, dev, demo) or a file"
+)
 set_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="e.g. --set split.quota=200")
 
 
@@ -63,6 +65,9 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
 
     sections = {"collect": collecting.Config, "split": slicing.Config}
     settings_of = config.load(recipe, settings, sections, {"collect": flags})
+    given = [f"--{name}" for name, value in flags.items() if value is not None]
+    if top_up and given:
+        raise UserError(f"--top-up rolls out what `collect` kept, so {given[0]} says nothing; leave it out")
     with files.lock(root):
         if top_up:
             topup.top_up(root, env, top_up, settings_of["split"])
@@ -149,17 +154,26 @@ def verify(dataset: Path | None, env: str | None, root: Path) -> None:
 
 
 @main.command()
+@click.argument("dataset", required=False, type=click.Path(path_type=Path))
 @click.option("--env", help="which task [default: the only one in the workspace]")
 @click.option("--repo", help="e.g. org/lawm-walker [default: YOUR_NAME/lawm-DOMAIN]")
 @click.option("--private", is_flag=True, help="create the repository private")
 @click.option("--tag", help="tag the commit, e.g. v1")
 @click.option("--with-actions", is_flag=True, help="publish the withheld actions too")
 @root_option
-def push(env: str | None, repo: str | None, private: bool, tag: str | None, with_actions: bool, root: Path) -> None:
-    """Publish the dataset folder to the Hugging Face Hub in one commit."""
+def push(
+    dataset: Path | None,
+    env: str | None,
+    repo: str | None,
+    private: bool,
+    tag: str | None,
+    with_actions: bool,
+    root: Path,
+) -> None:
+    """Publish a dataset folder, by default that of the workspace, to the Hugging Face Hub in one commit."""
     from lawm_data import manifest, publish
 
-    folder = manifest.find(root / "dataset", env)
+    folder = dataset or manifest.find(root / "dataset", env)
     with files.lock(root):
         publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 

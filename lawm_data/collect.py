@@ -23,9 +23,8 @@ from lawm_data.learner import Learner
 from lawm_data.nets.optim import usable_device
 from lawm_data.rollout import Policy, rollout
 from lawm_data.runs import Run, code_commit
+from lawm_data.slicing import TRAILING
 from lawm_data.store import Store
-
-TRAILING = 20  # episodes in the mean that the progress bar shows
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,9 @@ def collect(root: Path, env: str, config: Config) -> None:
     made_with = store.meta(env, source)["repeat"]
     if made_with != config.repeat:
         raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
+    described = store.meta(env, source)["collected"]
+    if described != _described(spec, config):
+        raise UserError(f"{folder}: collected by {described}; now {_described(spec, config)}; use another --root")
     before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed, place) for place, seed in enumerate(left)])

@@ -10,9 +10,8 @@ import numpy as np
 
 from lawm_data import files
 from lawm_data.figures import png
+from lawm_data.slicing import TRAILING
 from lawm_data.store import Row
-
-WINDOW = 20  # episodes of the moving mean
 
 
 def write(rows: Sequence[Row], repeat: int, path: Path) -> None:
@@ -43,7 +42,7 @@ def draw(rows: Sequence[Row], repeat: int) -> bytes:
 
 
 def _moving_mean(values: np.ndarray) -> np.ndarray:
-    """Over the last WINDOW values, or as many as there are."""
+    """Over the last TRAILING values, or as many as there are."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    first = np.maximum(np.arange(len(values)) + 1 - WINDOW, 0)
+    first = np.maximum(np.arange(len(values)) + 1 - TRAILING, 0)
     return (sums[1:] - sums[first]) / (np.arange(len(values)) + 1 - first)

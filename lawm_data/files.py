@@ -18,7 +18,7 @@ from lawm_data.errors import UserError
 
 PARTIAL = ".partial-"  # prefix of what is still being written; swept away by `sweep`
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR}
+_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EBUSY}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,12 @@ def labeled(rows: Sequence[Row], fraction: float | None, seed: int) -> set[str]:
     return drawn([row.episode_id for row in rows if row.has_action], len(rows), fraction, seed)
 
 
+def check_fraction(fraction: float) -> None:
+    """UserError for what is no fraction of episodes."""
+    if not 0 < fraction <= 1:
+        raise UserError(f"--label-frac {fraction}: expected a fraction above 0 and up to 1, such as 0.05")
+
+
 def drawn(with_actions: Collection[str], count_all: int, fraction: float | None, seed: int) -> set[str]:
     """Of the episodes that have actions, the ids of those that keep them; without `fraction` all of them.
 
@@ -22,8 +28,7 @@ def drawn(with_actions: Collection[str], count_all: int, fraction: float | None,
     """
     if fraction is None:
         return set(with_actions)
-    if not 0 < fraction <= 1:
-        raise UserError(f"--label-frac {fraction}: expected a fraction above 0 and up to 1, such as 0.05")
+    check_fraction(fraction)
     count = max(1, min(share(fraction, count_all), count_all - 1))
     if count > len(with_actions):
         raise UserError(

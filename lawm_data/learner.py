@@ -61,9 +61,11 @@ class Learner:
         self.run.discard(Position(0, order))
         if order == 0:
             return
-        if Position(0, order) not in self.run.positions():
+        kept = self.run.positions()
+        if Position(0, order) not in kept:
+            cure = f"set next_order to {kept[-1].update} in the seed's checkpoint.json under raw/, or " if kept else ""
             raise UserError(
-                f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, or "
+                f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, {cure}"
                 "collect into another --root"
             )
         tensors, state = self.run.load(Position(0, order))

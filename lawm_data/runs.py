@@ -10,6 +10,7 @@ Tensors are read with safetensors; nothing is unpickled.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -65,7 +66,8 @@ class Run:
 
     def begin(self, config: dict[str, Any]) -> None:
         """Start, or continue a run of the same settings; UserError names the first setting that differs."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with files.told_if_full(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         files.sweep(self.path)
         path = self.path / "config.json"
         if not path.exists():
@@ -74,7 +76,8 @@ class Run:
         before, now = self.config, json.loads(json.dumps(config))
         difference = _difference({**before, **NOT_COMPARED}, {**now, **NOT_COMPARED})
         if difference:
-            raise UserError(f"{self.path}: was begun with other settings ({difference}); use another --name or --root")
+            cure = "use another --root, or --name where there is one"
+            raise UserError(f"{self.path}: was begun with other settings ({difference}); {cure}")
 
     def log(self, row: dict[str, Any]) -> None:
         """Append a row of metrics: kind, phase, update, and numbers."""
@@ -136,14 +139,18 @@ class Run:
 
     def positions(self) -> list[Position]:
         """Checkpoints that are whole, oldest first."""
-        found = [path.parent.name.split("-")[1:] for path in self.path.glob("checkpoint-*-*/state.json")]
-        return sorted(Position(int(phase), int(update)) for phase, update in found)
+        names = (path.parent.name for path in self.path.glob("checkpoint-*/state.json"))
+        found = (re.fullmatch(r"checkpoint-(\d+)-(\d+)", name) for name in names)  # not a copy that a user set aside
+        return sorted(Position(*map(int, match.groups())) for match in found if match)
 
     def load(self, position: Position | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and state of a checkpoint, the last one by default; UserError when there is none or it is damaged."""
         if position is None:
             if not self.positions():
-                raise UserError(f"{self.path}: no checkpoint yet; run the same lawm-train command again to continue it")
+                cure = "run the same lawm-train command again to continue it"
+                if self.stopped:
+                    cure = "it was stopped before that, so remove the folder to begin again"
+                raise UserError(f"{self.path}: no checkpoint yet; {cure}")
             position = self.positions()[-1]
         path = self._checkpoint(position) / "tensors.safetensors"
         try:

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -116,7 +117,7 @@ def read(path: Path, name: str, manifest: Manifest, withheld: Path | None = None
 def returns(folder: Path, name: str, manifest: Manifest) -> list[float]:
     """The return of each row of a shard, its arrays unread."""
     batches = _batches(folder / name, SCHEMA, manifest.files[name].rows)
-    return [value for batch in batches for value in batch.column("episode_return").to_pylist()]
+    return [value for batch in batches for value in _whole(batch, "episode_return", str(folder / name))]
 
 
 def summary(folder: Path, names: Sequence[str], manifest: Manifest) -> Summary:
@@ -125,32 +126,29 @@ def summary(folder: Path, names: Sequence[str], manifest: Manifest) -> Summary:
     return Summary.of(episodes, manifest.observation_size)
 
 
-def episodes_of(data: pa.RecordBatch | pa.Table, manifest: Manifest, where: str) -> Iterator[Episode]:
+def episodes_of(batch: pa.RecordBatch, manifest: Manifest, where: str) -> Iterator[Episode]:
     """Rows in the schema of the shards as episodes, whose arrays are views of the Arrow buffers.
 
     Every list's size is compared with the row's length and the manifest's sizes before any reshape; UserError names
     `where` and the episode.
     """
-    for batch in data.to_batches() if isinstance(data, pa.Table) else [data]:
-        length = _lengths(batch, where)
-        observation = _lists(batch, "observation", (length + 1) * manifest.observation_size, where, nullable=False)
-        action = _lists(batch, "action", length * manifest.action_size, where)
-        reward = _lists(batch, "reward", length, where, nullable=False)
-        for name in ("terminal", "source", "seed", "order"):
-            if batch.column(name).null_count:
-                raise UserError(f"{where}: a row without {name}; {_CURE}")
-        scalars = [batch.column(name).to_pylist() for name in ("terminal", "source", "seed", "order")]
-        for o, a, r, terminal, source, seed, order in zip(observation, action, reward, *scalars, strict=True):
-            yield Episode(
-                observation=o.reshape(-1, manifest.observation_size),
-                action=None if a is None else a.reshape(-1, manifest.action_size),
-                reward=r,
-                terminal=terminal,
-                env=manifest.env,
-                source=source,
-                seed=seed,
-                order=order,
-            )
+    length = _lengths(batch, where)
+    observation = _lists(batch, "observation", (length + 1) * manifest.observation_size, where, nullable=False)
+    action = _lists(batch, "action", length * manifest.action_size, where)
+    reward = _lists(batch, "reward", length, where, nullable=False)
+    terminals, sources, seeds, orders = (_whole(batch, name, where) for name in ("terminal", "source", "seed", "order"))
+    columns = observation, action, reward, terminals, sources, seeds, orders
+    for o, a, r, terminal, source, seed, order in zip(*columns, strict=True):
+        yield Episode(
+            observation=o.reshape(-1, manifest.observation_size),
+            action=None if a is None else a.reshape(-1, manifest.action_size),
+            reward=r,
+            terminal=terminal,
+            env=manifest.env,
+            source=source,
+            seed=seed,
+            order=order,
+        )
 
 
 def verify(folder: Path) -> str:
@@ -160,7 +158,7 @@ def verify(folder: Path) -> str:
     """
     folder = Path(folder)
     manifest = Manifest.load(folder)
-    _check_extra(folder, manifest)
+    check_extra(folder, manifest)
     withheld = {path for _, split, path in manifest.shards() if split == "withheld"}
     absent = {path for path in withheld if not (folder / path).exists()}
     for path, entry in manifest.files.items():
@@ -178,8 +176,8 @@ def verify(folder: Path) -> str:
     )
 
 
-def _check_extra(folder: Path, manifest: Manifest) -> None:
-    """Hidden names are let be: the Hub and git keep their own files beside the data."""
+def check_extra(folder: Path, manifest: Manifest) -> None:
+    """UserError for a file that the manifest does not name. Hidden ones are let be: the Hub and git keep their own."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in manifest.files and name != NAME and not f"/{name}".count("/."):
@@ -215,7 +213,7 @@ def _check_shard(folder: Path, name: str, manifest: Manifest, split: str, absent
     """Check every row of a shard, its withheld actions with it, and yield the episode ids."""
     path = folder / name
     for batch in _batches(path, SCHEMA, manifest.files[name].rows):
-        ids, labeled, returns = (batch.column(key).to_pylist() for key in ("episode_id", "labeled", "episode_return"))
+        ids, labeled, returns = (_whole(batch, key, str(path)) for key in ("episode_id", "labeled", "episode_return"))
         for k, episode in enumerate(episodes_of(batch, manifest, str(path))):
             where = f"{path}: {ids[k]}"
             episode.validate(where=where)
@@ -286,6 +284,13 @@ def _batches(path: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatc
             yield batch
     if count != rows:
         raise UserError(f"{path}: {count} rows, {NAME} says {rows}; {_CURE}")
+
+
+def _whole(batch: pa.RecordBatch, name: str, where: str) -> list[Any]:
+    """A column of scalars, none of them missing."""
+    if batch.column(name).null_count:
+        raise UserError(f"{where}: a row without {name}; {_CURE}")
+    return batch.column(name).to_pylist()
 
 
 def _lengths(batch: pa.RecordBatch, where: str) -> np.ndarray:

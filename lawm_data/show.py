@@ -115,9 +115,12 @@ def _frames(episode: Episode, env: envs.SuiteEnv, stride: int) -> Iterator[np.nd
 
 
 def _row(store: Store, episode_id: str | None, env: str | None) -> Row:
+    env = store.only_env(env or (episode_id.split("/")[0] if episode_id else None))
+    rows = store.rows(env)
+    if not rows:
+        raise UserError(f"{store.root}: no episodes of {env} yet; run `lawm-data collect --env {env}` to go on")
     if episode_id is None:
-        return max(store.rows(store.only_env(env)), key=lambda row: row.episode_return)
-    rows = store.rows(store.only_env(env or episode_id.split("/")[0]))
+        return max(rows, key=lambda row: row.episode_return)
     found = [row for row in rows if row.episode_id == episode_id]
     if not found:
         raise UserError(

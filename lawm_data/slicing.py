@@ -32,6 +32,17 @@ class Rule:
     max_return: float | None = None
     history: Literal["all", "trailing"] | None = None
 
+    def admits(self, value: float) -> bool:
+        """Whether a return is in the range."""
+        least = -np.inf if self.min_return is None else self.min_return
+        most = np.inf if self.max_return is None else self.max_return
+        return least <= value <= most
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is not None, for the manifest."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -120,8 +131,7 @@ def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
     for name, rule in rules_of(env, config.rules).items():
         if history and name not in imported:
             taken, left = _share_out(_admitted(history, name, rule), config.quota, config.slice_seed)
-            described = {key: value for key, value in vars(rule).items() if value is not None}
-            slices[name] = _slice(name, taken, left, config.quota, described, config)
+            slices[name] = _slice(name, taken, left, config.quota, rule.given, config)
     for name, whole in imported.items():
         slices[name] = _slice(name, whole, [], len(whole), {"history": "imported whole"}, config)
     return dict(sorted(slices.items()))
@@ -138,9 +148,7 @@ def _admitted(history: Sequence[Row], name: str, rule: Rule) -> list[Row]:
         assert rule.max_return is not None
         groups = _grouped(history, lambda row: (row.source, row.seed)).values()
         history = [row for group in groups for row in _until_exceeded(group, rule.max_return)]
-    least = -np.inf if rule.min_return is None else rule.min_return
-    most = np.inf if rule.max_return is None else rule.max_return
-    return [row for row in history if least <= row.episode_return <= most]
+    return [row for row in history if rule.admits(row.episode_return)]
 
 
 def _until_exceeded(rows: list[Row], cap: float) -> list[Row]:

@@ -29,25 +29,36 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
     """Write the dataset of `env` to `out`, or to `root`/dataset; an old one is replaced once the new one verifies."""
     store = Store(Path(root) / "raw")
     env = store.only_env(env)
-    target = (out or Path(root) / "dataset" / folder_name(env)).resolve()
+    place = out or Path(root) / "dataset" / folder_name(env)
+    target = place.resolve()
     _check_target(target)
     slices = _large_enough(slicing.cut(store.rows(env), env, config), config)
     labeled = {name: labels.labeled(part.rows, config.label_frac, config.label_seed) for name, part in slices.items()}
-    files.sweep(target.parent)
+    if out is None:  # another workspace may be writing beside --out
+        files.sweep(target.parent)
     with files.new_folder(target) as folder:
         manifest = _empty_manifest(store, env, slices, config)
         for name, part in slices.items():
             manifest = _add_slice(folder, manifest, store, part, labeled[name], config)
         _write_card(folder, manifest, slices, labeled)
         shards.verify(folder)
-    _report(manifest, slices, out or Path(root) / "dataset" / folder_name(env))
+    _report(manifest, slices)
+    push = f"lawm-data push {out}" if out else "lawm-data push"
+    print(f"{place}: verified; next: {push}, or lawm-train --hub-dataset {place}")
 
 
 def _check_target(target: Path) -> None:
-    """Only an old dataset is replaced, and only one that holds nothing else, such as a clone's `.git`."""
+    """Only an old dataset is replaced, and only one that holds nothing else, such as notes or a clone's `.git`."""
     names = {path.name for path in target.iterdir()} if target.is_dir() else set()
     if target.is_file() or (names and NAME not in names) or any(name.startswith(".") for name in names):
         raise UserError(f"{target}: holds something else than a dataset; name a new folder with --out")
+    if not names:
+        return
+    try:
+        old = Manifest.load(target)
+    except UserError as error:
+        raise UserError(f"{error}; before that, remove the folder, or name a new one with --out") from None
+    shards.check_extra(target, old)
 
 
 def _large_enough(slices: dict[str, Slice], config: Config) -> dict[str, Slice]:
@@ -195,7 +206,7 @@ def _shortfall(part: Slice) -> str:
     return f"{part.name}: {part.found} of {part.wanted} episodes{' with ' if bounds else ''}{bounds}"
 
 
-def _report(manifest: Manifest, slices: dict[str, Slice], folder: Path) -> None:
+def _report(manifest: Manifest, slices: dict[str, Slice]) -> None:
     for name, entry in manifest.slices.items():
         counts = entry.statistics
         labeled = f", labeled {entry.labeled_statistics['mean']:.1f}" if entry.labeled_statistics else ""
@@ -203,4 +214,3 @@ def _report(manifest: Manifest, slices: dict[str, Slice], folder: Path) -> None:
             f"{_shortfall(slices[name])}; {len(slices[name].validation_rows)} for validation; "
             f"{counts['labeled']} of {counts['episodes']} labeled; mean return {counts['mean']:.1f}{labeled}"
         )
-    print(f"{folder}: verified; next: lawm-data push, or lawm-train --hub-dataset {folder}")

@@ -12,6 +12,7 @@ import numpy as np
 from lawm_data import card, files, shards, table4
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
+from lawm_data.slicing import TRAILING
 from lawm_data.store import Row, Store
 
 RAW_COLUMNS = ("env", "source", "seed", "episodes", "with_actions", "steps", "mean", "min", "max", "last20")
@@ -80,7 +81,7 @@ def _raw_groups(rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
             "mean": float(returns.mean()),
             "min": float(returns.min()),
             "max": float(returns.max()),
-            "last20": float(returns[-20:].mean()),
+            "last20": float(returns[-TRAILING:].mean()),
         }
 
 

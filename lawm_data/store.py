@@ -97,7 +97,7 @@ class Store:
         return [row for one in self.sources(env) if source in (None, one) for row in self._source_rows(env, one)]
 
     def read(self, rows: Iterable[Row]) -> Iterator[Episode]:
-        """Yield the episodes in the order of `rows`; consecutive rows of one chunk are read at once."""
+        """Yield the episodes in the order of `rows`; a chunk is opened once for the consecutive rows of it."""
         for path, group in groupby(rows, key=attrgetter("path")):
             yield from _read_chunk(path, list(group))
 

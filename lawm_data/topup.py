@@ -6,33 +6,21 @@ They act as in training, sampled. The source is `topup`: it is no learner's hist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from lawm_data import config, envs, slicing
+from lawm_data import card, config, envs, slicing
 from lawm_data.collect import Config, record, run_of
 from lawm_data.errors import UserError
 from lawm_data.learner import KEEP_EVERY, kept_policies, load_kept
 from lawm_data.nets.blocks import Noise
-from lawm_data.slicing import KEEPER, TOP_UP
+from lawm_data.slicing import KEEPER, TOP_UP, Rule
 from lawm_data.store import Row, Store
 
 TRIES = 4  # rollouts for each episode that is missing, before giving up
-
-
-@dataclass(frozen=True)
-class Band:
-    """The returns that a slice admits."""
-
-    least: float
-    most: float
-
-    def count(self, returns: Sequence[float]) -> int:
-        return sum(self.least <= value <= self.most for value in returns)
 
 
 def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
@@ -47,30 +35,27 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
     if not seeds:
         raise UserError(f"{store.root}: no history of {KEEPER} in {env}; run `lawm-data collect --env {env}` first")
     rule = slicing.rules_of(env, split.rules)[name]
-    band = Band(
-        -np.inf if rule.min_return is None else rule.min_return, np.inf if rule.max_return is None else rule.max_return
-    )
     if TOP_UP not in store.sources(env):
         described = f"rollouts of policies that {KEEPER} kept every {KEEP_EVERY} episodes, sampled as in training"
         store.create(env, TOP_UP, {**store.meta(env, KEEPER), "collected": described})
     for k, seed in enumerate(seeds):
         share = split.quota // len(seeds) + (k < split.quota % len(seeds))
         own = [row for row in history if row.seed == seed]
-        said = _fill(root, own, band, share, f"{name} s{seed}")
+        said = _fill(root, own, rule, share, f"{name} s{seed}")
         print(f"{name}, seed {seed}: {said}")
 
 
-def _fill(root: Path, history: Sequence[Row], band: Band, share: int, label: str) -> str:
+def _fill(root: Path, history: Sequence[Row], rule: Rule, share: int, label: str) -> str:
     """Top up one seed; returns what happened, in words."""
     store, env, seed = Store(root / "raw"), history[0].env, history[0].seed
     order = store.resume(env, TOP_UP, seed)
-    there = band.count([row.episode_return for row in (*history, *store.rows(env, TOP_UP)) if row.seed == seed])
+    there = sum(rule.admits(row.episode_return) for row in (*history, *store.rows(env, TOP_UP)) if row.seed == seed)
     if there >= share:
         return f"{share} of {share} episodes are there"
     run = run_of(root, env, KEEPER, seed)
     settings = config.from_dict(run.config["settings"], {"collect": Config}, str(run.path / "config.json"))["collect"]
     torch.set_num_threads(settings.threads)
-    spec, policies = envs.spec(env, settings.repeat), _policies(kept_policies(run), history, band, str(run.path))
+    spec, policies = envs.spec(env, settings.repeat), _policies(kept_policies(run), history, rule, str(run.path))
     workers = [envs.make(env, settings.repeat) for _ in range(settings.round)]
     found, last = 0, order + TRIES * (share - there)
     with tqdm(total=share, initial=there, desc=label, unit="episode", dynamic_ncols=True) as bar:
@@ -81,20 +66,18 @@ def _fill(root: Path, history: Sequence[Row], band: Band, share: int, label: str
             episodes = record(store, spec, workers, policy, TOP_UP, seed, orders)
             store.commit(env, TOP_UP, seed, orders.stop)
             order = orders.stop
-            new = band.count([episode.episode_return for episode in episodes])
+            new = sum(rule.admits(episode.episode_return) for episode in episodes)
             found += new
             bar.update(min(new, int(bar.total - bar.n)))
     short = f", {share - there - found} still missing: most returns miss the band; collect more episodes"
     return f"{found} episodes by {len(policies)} kept policies{short if there + found < share else ''}"
 
 
-def _policies(kept: dict[int, Path], history: Sequence[Row], band: Band, where: str) -> list[Path]:
-    """The policies that were kept where the history's mean return lay in the band."""
+def _policies(kept: dict[int, Path], history: Sequence[Row], rule: Rule, where: str) -> list[Path]:
+    """The policies that were kept where the rule admits the history's mean return."""
     returns = np.array([row.episode_return for row in history])
-    fit = [path for order, path in kept.items() if band.count([returns[max(order - KEEP_EVERY, 0) : order].mean()])]
+    fit = [path for order, path in kept.items() if rule.admits(returns[max(order - KEEP_EVERY, 0) : order].mean())]
     if not fit:
-        raise UserError(
-            f"{where}: none of {len(kept)} kept policies had a mean return in [{band.least:g}, {band.most:g}]; "
-            "collect more episodes first"
-        )
+        band = card.bounds(rule.given)
+        raise UserError(f"{where}: none of {len(kept)} kept policies had a mean {band}; collect more episodes first")
     return fit

@@ -105,8 +105,8 @@ def _episodes(recording: Recording, env: str, source: str, spec: envs.Spec | Non
 def _check_names(format_name: str, env: str, slice_name: str | None) -> None:
     if format_name not in FORMATS:
         raise UserError(f"unknown format '{format_name}': expected {' or '.join(FORMATS)}")
-    if env.startswith("custom:") and not re.fullmatch(r"custom:[a-z0-9_.-]+", env):
-        raise UserError(f"--env {env}: after custom: expected a name of a-z, 0-9, '_', '.' and '-'")
+    if env.startswith("custom:") and not re.fullmatch(r"custom:[a-z0-9_][a-z0-9_.-]*", env):
+        raise UserError(f"--env {env}: after custom: expected a name of a-z, 0-9, '_', and within it '.' and '-'")
     if slice_name is not None and not SLICE_NAME.fullmatch(slice_name):
         raise UserError(
             f"--slice {slice_name}: expected words of a-z and 0-9 joined by '-', not ending in -validation or -actions"

@@ -118,9 +118,11 @@ def _trajectories(file: h5py.File, layout: Layout, where: str) -> list[Trajector
 
 def _gaps(numbers: list[int]) -> list[str]:
     """A forgotten part of a download shows in the numbers."""
-    missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))
-    count = f"{len(missing)} of the files 0..{numbers[-1]}"
-    return [f"{count} are not there, the first is {missing[0]}"] if missing else []
+    missing = numbers[-1] + 1 - len(numbers)
+    if not missing:
+        return []
+    first = next(place for place, number in enumerate(numbers) if number != place)
+    return [f"{missing} of the files 0..{numbers[-1]} are not there, the first is {first}"]
 
 
 def _members(path: Path) -> list[Member]:
