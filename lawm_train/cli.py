@@ -9,6 +9,7 @@ import click
 
 from lawm_data import config, files
 from lawm_data.cli import Commands, recipe_option, root_option, set_option
+from lawm_data.errors import UserError
 
 
 class DefaultTrain(Commands):
@@ -160,8 +161,15 @@ def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
     """Score the last checkpoint of RUNS: raw return and return / 10, mean and spread over episodes."""
     from lawm_train import scoring
 
+    failed = False
     for run in runs:
-        click.echo(scoring.score(run, episodes, policy))
+        try:
+            click.echo(scoring.score(run, episodes, policy))
+        except UserError as error:  # of one run; the others are scored all the same
+            click.echo(f"error: {error}", err=True)
+            failed = True
+    if failed:
+        raise click.exceptions.Exit(2)
 
 
 @main.command()
@@ -169,7 +177,10 @@ def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
 @click.option("--hub-dataset", required=True, help="the dataset they were trained on, with its withheld actions")
 @click.option("--out", type=click.Path(path_type=Path), help="a PNG of every figure with its bound")
 def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None:
-    """Walk the ladder of diagnostics of RUNS; the first rung that fails names the culprit."""
+    """Walk the ladder of diagnostics of RUNS; the first rung that fails names the culprit.
+
+    Trains an inverse dynamics model with the labels of each LAWM run, as long as the run's settings say.
+    """
     from lawm_train import diagnostics, stream
 
     dataset = stream.open_dataset(hub_dataset)

@@ -168,8 +168,8 @@ def load(
 ) -> Data:
     """Read a slice for one model a seed; its action-free episodes only if the method wants them (`unlabeled`).
 
-    The order of the episodes is that in which `split` writes them, whichever of them are labeled: a draw made anew
-    gives the very batches of a dataset that was split with it.
+    The order of the episodes is that of a keyed hash, whichever of them are labeled: a draw made anew gives the very
+    batches of a dataset that was split with it.
     """
     if wanted.oracle:
         pairs: list[Pair] = [(_everything(dataset, slice_name, with_actions=True), [])] * len(seeds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -98,31 +97,32 @@ def held_out(run: Run, dataset: Dataset) -> Batch:
 
 
 def draw_of(run: Run, dataset: Dataset) -> tuple[list[Episode], list[Episode]]:
-    """The episodes whose actions a run read, and the others of its slice with the actions withheld from it."""
+    """The episodes whose actions a run read, and the others of its slice, with the actions withheld from it."""
     saved = run.config
-    hidden = dataset.episodes(saved["slice"], "unlabeled", with_actions=True)
+    withheld = bool(dataset.manifest.slices[saved["slice"]].splits.get("withheld"))
+    hidden = dataset.episodes(saved["slice"], "unlabeled", with_actions=withheld)
     everything = [*dataset.episodes(saved["slice"], "labeled"), *hidden]
     known = [episode.episode_id for episode in everything if episode.action is not None]
     drawn = labels.drawn(known, len(everything), saved["label_frac"], saved["label_seed"])
     own = [episode for episode in everything if episode.episode_id in drawn]
-    return own, [episode for episode in everything if episode.episode_id not in drawn and episode.action is not None]
+    return own, [episode for episode in everything if episode.episode_id not in drawn]
 
 
 def _of_model(run: Run, dataset: Dataset, world: WorldModel) -> list[Rung]:
     batch, saved = held_out(run, dataset), run.config
-    infers = saved["method"] == "lawm" and not saved["oracle"]
-    first, last = rungs.labeled_path(world, batch), rungs.latent_moments(world, batch, infers)
-    if not infers:
-        reason = (
-            "an oracle never learns to infer actions"
-            if saved["oracle"]
-            else f"{tables.title(saved['method'])} infers no actions"
-        )
-        return [first, not_walked("2 inferred actions", reason), not_walked("3 open loop", reason), last]
-    labeled, hidden = draw_of(run, dataset)
+    reads = saved["method"] == "lawm" and not saved["oracle"]  # episodes without actions, if there are any
+    labeled, others = draw_of(run, dataset) if reads else ([], [])
+    first, last = rungs.labeled_path(world, batch), rungs.latent_moments(world, batch, infers=bool(others))
+    second, third = "2 inferred actions", "3 open loop"
+    if not others:
+        everything = "with every action known, none was learned to be inferred"
+        reason = everything if reads or saved["oracle"] else f"{tables.title(saved['method'])} infers no actions"
+        return [first, not_walked(second, reason), not_walked(third, reason), last]
+    hidden = [episode for episode in others if episode.action is not None][:HIDDEN]
+    if not hidden:
+        return [first, not_walked(second, "no actions were withheld"), rungs.open_loop(world, batch), last]
     config = idm.Config(**saved["settings"]["agent"]["idm"])
-    second = rungs.inferred_actions(world, labeled, list(islice(hidden, HIDDEN)), config)
-    return [first, second, rungs.open_loop(world, batch), last]
+    return [first, rungs.inferred_actions(world, labeled, hidden, config), rungs.open_loop(world, batch), last]
 
 
 def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent) -> list[Rung]:

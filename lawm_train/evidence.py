@@ -125,10 +125,13 @@ def of_run(path: Path) -> list[Record]:
 
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
-    """FOLDER/<run>.csv for each run among the records. UserError when one would be too large to keep."""
+    """FOLDER/<run>.csv for each run among the records. UserError when one is too large to keep, or two share a name."""
     by_run: dict[str, list[Record]] = {}
     for record in records:
-        by_run.setdefault(record.run, []).append(record)
+        own = by_run.setdefault(record.run, [])
+        own.append(record)
+        if record.dataset != own[0].dataset:
+            raise UserError(f"{record.run}: runs on two datasets have this name; keep their evidence in two folders")
     texts = {folder / f"{run}.csv": as_csv(own) for run, own in by_run.items()}
     for path, text in texts.items():
         if len(text) > MOST_BYTES:
@@ -158,12 +161,13 @@ def from_csv(path: Path) -> list[Record]:
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
-        records: dict[tuple[str, str], Record] = {}
+        records: dict[tuple[str, ...], Record] = {}
         for row in rows:
-            record = records.setdefault((row["run"], row["method"]), _parsed(row))
+            key = (row["run"], row["method"], row["dataset"])
+            record = records.setdefault(key, _parsed(row))
             returns = tuple(map(float, row["returns"].split()))
             evaluation = Evaluation(row["phase"], int(row["update"]), returns)
-            records[row["run"], row["method"]] = replace(record, evaluations=(*record.evaluations, evaluation))
+            records[key] = replace(record, evaluations=(*record.evaluations, evaluation))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not readable as evidence of a run ({error!r}); write it again with --evidence"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lawm_data import windows
 from lawm_data.config import POSITIVE, check_least, check_most
@@ -133,7 +134,7 @@ def split(episodes: Sequence[Episode], held_out: float) -> tuple[Sequence[Episod
     if held_out == 0 or len(episodes) == 1:
         return episodes, episodes
     ranked = sorted(episodes, key=lambda episode: rank("idm", 0, episode.episode_id))
-    count = max(1, share(held_out, len(episodes)))
+    count = min(max(share(held_out, len(episodes)), 1), len(episodes) - 1)
     return ranked[count:], ranked[:count]
 
 
@@ -143,6 +144,6 @@ def fit(config: Config, seeds: list[int], episodes: list[Episode], normalizer: N
     assert first is not None
     model = InverseDynamics(config, seeds, normalizer, first.shape[1])
     lesson = lessons(model, seeds, [episodes] * len(seeds))
-    for i in range(config.updates):
+    for i in tqdm(range(config.updates), desc="idm", unit="update", dynamic_ncols=True):
         lesson(i)
     return model

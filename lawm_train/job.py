@@ -9,6 +9,7 @@ from typing import Any
 
 from lawm_data import config
 from lawm_data.errors import UserError
+from lawm_data.nets.optim import usable_device
 from lawm_data.runs import NOT_COMPARED, Run, code_commit
 from lawm_train import methods, pool
 from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
@@ -107,8 +108,9 @@ class Job:
 def load_data(job: Job) -> Windowed:
     """The episodes of each seed; the action-free ones only if the method wants them. What does not fit is not read.
 
-    UserError where it does not fit and has to.
+    UserError where it does not fit and has to, and for a device that is not there.
     """
+    usable_device(job.configs["train"].device, "train.device")
     kind, pool_gb = methods.kind_of(job.method), job.configs["train"].pool_gb
     check_labeled(job.dataset, job.slice_name, job.method)
     if job.fits:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lawm_data.config import check_least, check_most
 from lawm_data.errors import UserError
+from lawm_data.labels import check_fraction
 from lawm_data.nets.blocks import Noise, Normalizer
-from lawm_data.nets.optim import usable_device
 from lawm_train import bc, clap, idm, lawm, td3bc
 from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
 
@@ -102,6 +102,7 @@ class ModelBased:
 
     def __init__(self, setup: Setup):
         self.setup, sizes = setup, setup.sizes
+        check_most("agent.clap", setup.agent.clap, stride=setup.train.window + 1)  # the states of a window
         model: lawm.Config = setup.configs["model"]
         free_nats = sizes.free_nats if model.free_nats is None else model.free_nats
         prior = model.prior or ("standard" if setup.name == "lawm" else "learned")
@@ -244,6 +245,8 @@ def kind_of(name: str) -> Kind:
 def check(name: str, labels: Labels) -> None:
     """UserError for an unknown method, or labels that leave it nothing to do or contradict each other."""
     kind_of(name)
+    if labels.fraction is not None:
+        check_fraction(labels.fraction)
     if labels.oracle and name.startswith(INFERRED):
         learner = name.removeprefix(INFERRED)
         raise UserError(f"--oracle gives every action, so {name} has none to infer; take --method {learner}")
@@ -254,7 +257,6 @@ def check(name: str, labels: Labels) -> None:
 def build(setup: Setup) -> Method:
     """N models with the initial weights of their seeds, on the recipe's device."""
     method = METHODS[setup.name].build(setup)
-    device = usable_device(setup.train.device, "train.device")
     for module in method.modules.values():
-        module.to(device)
+        module.to(setup.train.device)
     return method

@@ -89,7 +89,7 @@ def load(run: Run, position: Position | None = None) -> Method:
 
 
 def export(run: Run, folder: Path) -> pretrained.Exported:
-    """Write the run's last checkpoint, without what only training needs, as `folder`/policy.json and its tensors."""
+    """Write the run's last checkpoint, all but the optimisers' moments, as `folder`/policy.json and its tensors."""
     states = _states(load(run))  # UserError before the first checkpoint
     return pretrained.write(folder, run.config, run.positions()[-1], states)
 
@@ -112,12 +112,11 @@ def _states(method: Method) -> dict[str, Tensor]:
     return {f"{name}.{key}": x for name, module in method.modules.items() for key, x in module.state_dict().items()}
 
 
-def _blank(saved: Mapping[str, Any], where: str, device: str | None = None) -> Method:
-    """The method of saved settings, not yet trained; on their device unless one is given."""
+def _blank(saved: Mapping[str, Any], where: str, device: str) -> Method:
+    """The method of saved settings, not yet trained."""
     methods.kind_of(saved["method"])  # UserError for an unknown method
     configs = config.from_dict(saved["settings"], SECTIONS, where)
-    if device:
-        configs["train"] = replace(configs["train"], device=device)
+    configs["train"] = replace(configs["train"], device=device)
     sizes = Sizes(**saved["sizes"])
     blank = Statistics.blank(sizes.observation)
     return methods.build(methods.Setup(saved["method"], configs, [saved["seed"]], sizes, blank))

@@ -112,13 +112,18 @@ _TABLES = {
 
 
 def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
-    """By run, the rungs of those that were diagnosed: in the run's folder, or kept beside its evidence."""
-    found = {}
+    """By run, the rungs of those that were diagnosed: in the run's folder, or kept beside its evidence.
+
+    UserError where two of them have the same name.
+    """
+    found: dict[str, list[dict]] = {}
     for path in paths:
         kept = path.suffix == ".csv"
         run = path.stem if kept else path.name
         file = path.with_name(f"{run}-ladder.json") if kept else path / LADDER
         if file.is_file():
+            if run in found:
+                raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
             found[run] = files.read_json(file)
     return found
 
@@ -139,7 +144,7 @@ def draw(records: Sequence[Record], reference: float | None = None) -> bytes:
         own = [evaluation for run in runs for evaluation in run.evaluations]
         updates = sorted({evaluation.update for evaluation in own})
         at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
-        label = f"{tables.title(method)} ({place.env} {place.slice})"
+        label = f"{tables.title(method)} ({place.env} {place.slice}, {tables.fraction(place)})"
         if len(updates) == 1:
             axes.axhline(fmean(at[0]), color=f"C{color}", linestyle=":", label=label)
             continue

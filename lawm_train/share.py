@@ -36,6 +36,8 @@ def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str
 def write(run: Run, folder: Path, repo: str) -> None:
     """The files of the repository: parameters, description, card, and the curve of a run that was evaluated."""
     exported = policy.export(run, folder)
+    if not run.finished:
+        click.echo(f"{run.path}: its training has not ended; what is pushed is its last checkpoint so far")
     records = [record for record in evidence.of_run(run.path) if not record.method.endswith(evidence.PRIOR)]
     scores = [evaluation for record in records for evaluation in record.evaluations]
     if scores:
@@ -46,7 +48,8 @@ def write(run: Run, folder: Path, repo: str) -> None:
 def render(description: dict[str, Any], scores: list[Evaluation], repo: str) -> str:
     """README.md of a model repository: metadata for the Hub, then the page for people."""
     header = yaml.safe_dump(_metadata(description, scores, repo), sort_keys=False, allow_unicode=True, width=120)
-    sections = [_introduction(description), _use(description, repo), _scores(scores), _training(description)]
+    score = _scores(scores, simulated=description["repeat"] is not None)
+    sections = [_introduction(description), _use(description, repo), score, _training(description)]
     return f"---\n{header}---\n" + "\n".join([*sections, card.citation()])
 
 
@@ -109,9 +112,10 @@ The observation is float32 [{sizes["observation"]}]{parts}. The policy carries i
 """
 
 
-def _scores(scores: list[Evaluation]) -> str:
+def _scores(scores: list[Evaluation], simulated: bool) -> str:
     if not scores:
-        return "## Scores\n\nNot evaluated: no simulator made the data.\n"
+        reason = "the training was not that far yet" if simulated else "no simulator made the data"
+        return f"## Scores\n\nNot evaluated: {reason}.\n"
     lines = ["## Scores", "", "| update | return, mean | episodes |", "|---:|---:|---:|"]
     lines += [f"| {point.update} | {point.mean:.1f} | {len(point.returns)} |" for point in scores]
     return "\n".join([*lines, "", f"![return while it trained]({CURVE})", ""])

@@ -104,10 +104,6 @@ class Dataset:
         """Its name on the Hub, None for a folder."""
         return self.source.repo
 
-    @property
-    def slices(self) -> list[str]:
-        return sorted(self.manifest.slices)
-
     def describe(self) -> str:
         """What was opened, for the first line that a command prints."""
         return self.source.describe()

@@ -88,6 +88,11 @@ def title(method: str) -> str:
     return " ".join(["-".join(parts), *rest])
 
 
+def fraction(place: Place) -> str:
+    """`5%`, or `all`"""
+    return "all" if place.label_frac is None else f"{100 * place.label_frac:g}%"
+
+
 def table_1(found: Cells) -> str:
     """The paper's rows and columns, then whatever else was run; return / 10, mean ± std over runs (paper's)."""
     columns = _columns(found)
@@ -111,8 +116,8 @@ def table_1_csv(found: Cells) -> str:
         for method in _columns(found):
             cell = found.get(place, {}).get(method, Cell(place, method))
             if cell.runs or cell.paper:
-                fraction = "" if place.label_frac is None else place.label_frac
-                writer.writerow([*place[:2], place.dataset, fraction, method, *_numbers(cell)])
+                share = "" if place.label_frac is None else place.label_frac
+                writer.writerow([*place[:2], place.dataset, share, method, *_numbers(cell)])
     return text.getvalue()
 
 
@@ -148,19 +153,22 @@ def run_table(records: Iterable[Record]) -> str:
 
 def paired_table(found: Cells) -> str:
     """LAWM - each other method over runs of the same label seed and training seed, raw returns; empty without pairs."""
-    head = ["environment", "dataset", "difference", "pairs", "each", "mean", "95% t-interval", "excludes zero"]
+    head = [
+        "environment", "dataset", "labeled", "difference", "pairs", "each", "mean", "95% t-interval", "excludes zero",
+    ]  # fmt: skip
     rows = []
-    for own in found.values():
+    for at, own in found.items():
         for method, other in own.items():
             differences = pairs(own[OURS].runs, other.runs) if OURS in own and method != OURS else []
             if not differences:
                 continue
-            mean, half = interval(differences)
-            bounds = f"{mean - half:.1f} .. {mean + half:.1f}" if math.isfinite(half) else "one pair has none"
-            sure = "yes" if interval(differences).excludes_zero else "no"
+            mean = interval(differences)
+            low, high = mean.mean - mean.half, mean.mean + mean.half
+            bounds = f"{low:.1f} .. {high:.1f}" if math.isfinite(mean.half) else "one pair has none"
+            sure = "yes" if mean.excludes_zero else "no"
             each = ", ".join(f"{value:.0f}" for value in differences)
-            place = [other.place.env, _dataset(other.place, found), f"{title(OURS)} - {title(method)}"]
-            rows.append([*place, len(differences), each, f"{mean:.1f}", bounds, sure])
+            place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}"]
+            rows.append([*place, len(differences), each, f"{mean.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""
 
 
@@ -226,8 +234,7 @@ def _dataset(place: Place, found: Cells) -> str:
 def _labeled(place: Place, own: dict[str, Cell]) -> str:
     """`5% (18)`: the fraction, and the number of episodes that it is."""
     counts = _distinct(run.labeled for cell in own.values() if "oracle" not in cell.method for run in cell.runs)
-    fraction = "all" if place.label_frac is None else f"{100 * place.label_frac:g}%"
-    return fraction + (f" ({counts})" if counts else "")
+    return fraction(place) + (f" ({counts})" if counts else "")
 
 
 def _score(cell: Cell) -> str:
