@@ -30,7 +30,7 @@ AT_ONCE = 32
 def content_of(where: str) -> str:
     """A digest of every episode of a dataset, read in order."""
     dataset, total = open_dataset(where), hashlib.sha256()
-    for name in dataset.slices:
+    for name in dataset.manifest.slices:
         for split in SPLITS:
             for episode in dataset.episodes(name, split):
                 total.update(fingerprint(episode).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shlex
 import shutil
@@ -120,6 +121,12 @@ def collected() -> None:
     succeed("lawm-data collect --env pendulum-swingup --policy random --episodes 1 --set collect.repeat=50")
 
 
+def begun_to_collect() -> None:
+    """A collector that was cut in its first round."""
+    collected()
+    shutil.rmtree("lawm/raw/pendulum-swingup/random/0")
+
+
 def late_aime() -> None:
     """The first episodes are whole, the last is not: they must not stay."""
     write_aime(Path("buffer"), EPISODES)
@@ -176,6 +183,12 @@ def stale_shard() -> None:
     files.write_text(Path("lawm/dataset/custom-made/medium-replay/labeled-00007-of-00008.arrow"), "of an old split")
 
 
+def dataset_with_notes() -> None:
+    history()()
+    succeed("lawm-data split")
+    files.write_text(Path("lawm/dataset/custom-made/notes.txt"), "mine")
+
+
 def text_file(path: str, text: str) -> Given:
     return lambda: files.write_text(Path(path), text)
 
@@ -188,6 +201,18 @@ def trained() -> None:
     dataset()
     dataset("other", 16)
     succeed(f"{TRAIN} {BC}")
+
+
+def stopped() -> None:
+    """A run with a simulator that diverged before its first checkpoint."""
+    trained_on_another_task()
+    for checkpoint in Path("lawm/runs").glob("*/checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    path = Path("lawm/runs/custom-made-medium-replay-bc-s0")
+    sizes = {"observation": 3, "action": 1, "terminal": False, "free_nats": 1.0}
+    files.write_json(path / "config.json", files.read_json(path / "config.json") | {"sizes": sizes})
+    row = {"kind": "stopped", "phase": "bc", "update": 3, "term": "action", "checkpoint": None}
+    files.append_line(path / "metrics.jsonl", json.dumps(row))
 
 
 def begun() -> None:

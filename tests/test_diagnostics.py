@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from made_dataset import made_episodes, make_dataset
+from test_split import made, split, store
 from test_train import job
 
 import lawm_train.cli
@@ -16,7 +17,7 @@ from lawm_data import envs, files, rollout
 from lawm_data.envs import Step
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise
-from lawm_train import acting, clap, diagnostics, idm, rungs, stream, train
+from lawm_train import acting, clap, diagnostics, idm, policy, rungs, stream, train
 from lawm_train.data import Labels
 from lawm_train.evaluate import FIRST_SEED
 
@@ -227,7 +228,7 @@ def test_the_width_draws_codes_towards_the_priors_mean(trained):
     world, agent, _ = trained
     first, observation = torch.ones(1, 3, dtype=torch.bool), torch.randn(1, 3, 5)
     whole, none = (policy(observation, first) for policy in (agent.policy(), agent.policy(0.0)))
-    acts_by_mean = world.filter(lambda feat, _: world.latent_prior(feat).mean)
+    acts_by_mean = world.filter(lambda feat: world.latent_prior(feat).mean)
     assert torch.equal(none, acts_by_mean(observation, first)) and not torch.equal(whole, none)
 
 
@@ -287,6 +288,28 @@ def test_a_run_is_judged_by_its_own_draw_of_labels(dataset):
     assert ids == {episode.episode_id for episode in data.labeled[0]}
     assert {e.episode_id for e in hidden} == {e.episode_id for e in data.unlabeled[0]}
     assert all(episode.action is not None for episode in hidden)
+
+
+def walked_of_model(episodes):
+    """The rungs of the model, by number, of a run on these episodes, all labels kept."""
+    store(Path("lawm"), episodes, repeat=None)
+    split(Path("lawm"))
+    data = stream.open_dataset("lawm/dataset/custom-made")
+    (run,) = train.train(job(data, "lawm"), Path("runs"))
+    with torch.no_grad():
+        return dict(enumerate(diagnostics._of_model(run, data, policy.load(run).modules["world"]), 1))
+
+
+def test_without_unlabeled_episodes_nothing_is_judged_of_inference():
+    walked = walked_of_model(made(30))
+    assert [walked[k].passed for k in (2, 3)] == [None, None] and "every action known" in walked[2].verdict
+    assert not any("o'" in figure for figure in walked[4].figures), "q(u|s,o') never got a gradient"
+
+
+def test_episodes_that_never_had_actions_are_inferred_and_not_compared():
+    walked = walked_of_model([episode if episode.order < 15 else episode.stripped() for episode in made(30)])
+    assert walked[2].passed is None and "no actions were withheld" in walked[2].verdict
+    assert walked[3].figures and any("o'" in figure for figure in walked[4].figures)
 
 
 def test_a_dataset_without_validation_episodes_is_one_line(dataset):

@@ -29,6 +29,8 @@ def test_held_out_trajectories_are_whole_and_the_same_in_any_order():
     assert [episode.episode_id for episode in idm.split(EPISODES[::-1], 0.2)[1]] == names
     assert idm.split(EPISODES[:1], 0.2) == (EPISODES[:1], EPISODES[:1])
     assert idm.split(EPISODES, 0.0) == (EPISODES, EPISODES)
+    learned, held_out = idm.split(EPISODES[:2], 0.9)
+    assert len(learned) == len(held_out) == 1, "something is left to learn from"
 
 
 def test_what_is_held_out_is_not_learned_from():

@@ -151,6 +151,32 @@ def test_the_settings_digest_changes_with_the_settings_alone(tmp_path):
     assert plain != digest("c", settings={"model": {"prior": None}, "train": {"batch": 8}})
 
 
+def test_runs_of_one_name_on_two_datasets_stay_apart(tmp_path):
+    """As default names are in two workspaces."""
+    datasets = ({"digest": letter * 64, "revision": None} for letter in "de")
+    paths = [make_run(tmp_path / d["digest"][0] / "a", "lawm", 0, [100], dataset=d) for d in datasets]
+    found = records(paths)
+    (tmp_path / "scores.csv").write_text(evidence.as_csv(found))
+    assert evidence.from_csv(tmp_path / "scores.csv") == found and len(found) == 2
+    with pytest.raises(UserError, match="a: runs on two datasets have this name"):
+        evidence.write(found, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    for path in paths:
+        files.write_json(path / report.LADDER, [])
+    with pytest.raises(UserError, match="another run of this name was diagnosed"):
+        report.write(paths, tmp_path / "out")
+
+
+def test_paired_differences_say_of_which_labels_they_are(tmp_path):
+    paths = [
+        make_run(tmp_path / f"{method}{share}", method, 0, [100], label_frac=share)
+        for method in ("lawm", "clap")
+        for share in (0.01, 0.2)
+    ]
+    text = tables.paired_table(tables.cells(records(paths)))
+    assert row(text, "LAWM - C-LAP", "| 1% |") and row(text, "LAWM - C-LAP", "| 20% |")
+
+
 def test_runs_of_one_cell_with_different_settings_are_not_averaged(tmp_path):
     one = make_run(tmp_path / "a", "lawm", 0, [1])
     other = make_run(tmp_path / "b", "lawm", 1, [1], settings={"model": {"prior": None}, "train": {"batch": 8}})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from click.testing import CliRunner
 from test_report import make_run, row
 
+import lawm_train.cli
 from lawm_data import files
 from lawm_data.runs import Position, Run
 from lawm_train import evidence, scoring, tables
@@ -44,6 +46,13 @@ def test_another_checkpoint_is_scored_anew(run):
     run.save(Position(0, 2), {"x": torch.zeros(1)}, {})
     assert "over 5 episodes" in scoring.score(run.path, 5)
     assert files.read_json(run.path / "evaluation-agent.json")["update"] == 2
+
+
+def test_a_run_that_cannot_be_scored_stops_no_other(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring.policy, "load", Run.load)
+    bare = make_run(tmp_path / "b", "lawm", 1, [100], sizes={"observation": 24, "action": 6})
+    answer = CliRunner().invoke(lawm_train.cli.main, ["evaluate", str(bare), str(run.path), "--episodes", "3"])
+    assert answer.exit_code == 2 and "over 3 episodes" in answer.stdout and "b: no checkpoint yet" in answer.stderr
 
 
 def test_tables_say_over_how_many_episodes_a_score_is(run, tmp_path):

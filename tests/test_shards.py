@@ -79,10 +79,10 @@ def test_a_stripped_action_leaves_no_bytes(tmp_path: Path) -> None:
     assert column.null_count == 20 and sum(len(chunk.values) for chunk in column.chunks) == 0
 
 
-def test_slices_and_tables_of_arrow_are_read_alike(made: Path) -> None:
+def test_a_slice_of_a_record_batch_is_read_alike(made: Path) -> None:
     manifest = Manifest.load(made)
-    table = pa.ipc.open_file(pa.memory_map(str(made / LABELED))).read_all()
-    part = shards.episodes_of(table.slice(2, 3), manifest, "here")
+    (batch,) = pa.ipc.open_file(pa.memory_map(str(made / LABELED))).read_all().slice(2, 3).to_batches()
+    part = shards.episodes_of(batch, manifest, "here")
     assert all(same(one, other) for one, other in zip(made_episodes()[2:5], part, strict=True))
 
 
@@ -109,6 +109,10 @@ def without_reward(table: pa.Table) -> pa.Table:
 
 def a_hole(table: pa.Table) -> pa.Table:
     return with_column(table, "reward", [[None, *v[1:]] for v in table.column("reward").to_pylist()])
+
+
+def unknown_return(table: pa.Table) -> pa.Table:
+    return with_column(table, "episode_return", [None] * len(table))
 
 
 def negative_length(table: pa.Table) -> pa.Table:
@@ -183,6 +187,7 @@ def resealed(dataset: Path, name: str) -> None:
         (lambda table: with_column(table, "order", [*range(1, 7)]), "source, seed and order make it"),
         (lambda table: with_column(table, "labeled", [False] * 6), "its action and its split do not agree"),
         (lambda table: with_column(table, "episode_return", [7.0] * 6), "its rewards add up otherwise"),
+        (unknown_return, "a row without episode_return"),
         (lambda table: pa.concat_tables([table.slice(0, 5), table.slice(0, 1)]), "is in slice medium-replay twice"),
     ],
 )

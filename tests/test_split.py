@@ -29,12 +29,18 @@ def made(count: int = 80, **other: Any) -> list[Episode]:
     return [random_episode(order, LENGTH, mean_reward=order / 50, **other) for order in range(count)]
 
 
-def store(root: Path, episodes: list[Episode], slice_name: str | None = None, credits: str | None = None) -> None:
+def store(
+    root: Path,
+    episodes: list[Episode],
+    slice_name: str | None = None,
+    credits: str | None = None,
+    repeat: int | None = 2,
+) -> None:
     first = episodes[0]
     meta = {
         "layout": [["pose", first.observation.shape[1] - 1], ["height", 1]],
         "action_size": 2 if first.action is None else first.action.shape[1],
-        "repeat": 2,
+        "repeat": repeat,
         "collected": "made for a test",
         "credits": credits,
         "slice": slice_name,
@@ -216,6 +222,11 @@ def test_verify_and_a_second_split_through_the_commands(tmp_path: Path) -> None:
     assert not (tmp_path / "dataset/custom-made/expert").exists()
     answer = CliRunner().invoke(cli.main, ["verify", "--root", str(tmp_path)])
     assert answer.exit_code == 0 and "verified, 1 slices" in answer.output
+
+
+def test_a_folder_of_its_own_is_pushed_by_name(tmp_path: Path) -> None:
+    store(tmp_path, made(40))
+    assert f"next: lawm-data push {tmp_path / 'half'}," in split(tmp_path, "--out", str(tmp_path / "half"))
 
 
 def test_a_named_import_without_actions_stays_unlabeled(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def flip_a_byte(path: Path) -> None:
 
 def test_folder_gives_back_what_was_written(folder: Path) -> None:
     dataset = open_dataset(str(folder))
-    assert dataset.revision is None and dataset.slices == [SLICE] and dataset.default_slice() == SLICE
+    assert dataset.revision is None and list(dataset.manifest.slices) == [SLICE] and dataset.default_slice() == SLICE
     assert str(folder) in dataset.describe()
     for split, written in {"labeled": LABELED, "unlabeled": STRIPPED, "validation": VALIDATION}.items():
         assert fingerprints(dataset.episodes(SLICE, split)) == fingerprints(written)
@@ -174,7 +174,7 @@ def run(hub: LoopbackHub, *arguments: str, **environment: str) -> subprocess.Com
         env={**os.environ, **hub.environment(), "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -1,5 +1,6 @@
 """The offline loop: a cut run continues the same numbers, seeds do not touch, what cannot work is told first."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +155,13 @@ def test_a_policy_refuses_observations_of_another_size(dataset, tmp_path):
     act = policy.Policy.from_pretrained(run.path)
     with pytest.raises(ValueError, match=r"observation has shape \(3, 6\), expected \(5,\) or \(batch, 5\)"):
         act(np.zeros((3, 6)))
+
+
+def test_a_copy_of_a_checkpoint_is_none(dataset, tmp_path):
+    run = train.train(job(dataset, "bc"), tmp_path)[0]
+    kept = run.positions()
+    shutil.copytree(run.path / "checkpoint-0-00000010", run.path / "checkpoint-0-00000010.old")
+    assert run.positions() == kept
 
 
 def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
