@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -29,8 +30,12 @@ def hold(manifest: Path) -> None:
         fcntl.flock(_held[manifest], fcntl.LOCK_SH)
 
 
-def make_room(cache: Path | None, needed: int) -> None:
-    """Remove revisions until `needed` bytes more keep within LAWM_CACHE_GB, or none is left that may go."""
+def make_room(cache: Path | None, blobs_folder: Path, needed: Mapping[str, int]) -> None:
+    """Remove revisions until a new one of a repository keeps within LAWM_CACHE_GB, or none is left that may go.
+
+    blobs_folder: where its repository's contents lie, by sha256; needed: bytes by sha256. What an older revision has of
+    them is neither fetched again nor removed.
+    """
     try:
         found = scan_cache_dir(cache or constants.HF_HUB_CACHE)
     except CacheNotFound:
@@ -42,16 +47,22 @@ def make_room(cache: Path | None, needed: int) -> None:
         for revision in repo.revisions
         if (manifest := revision.snapshot_path / NAME).is_file()
     ]
-    excess = sum(revision.size_on_disk for revision, _ in ours) + needed - _limit()
+    kept = {revision: _blobs(revision) for revision, _ in ours}
+    wanted = {blobs_folder / sha256: size for sha256, size in needed.items()}
     doomed = []
     for revision, manifest in sorted(ours, key=lambda pair: _last_used(pair[0])):
-        if excess > 0 and not _in_use(manifest):
+        there = wanted | {path: size for blobs in kept.values() for path, size in blobs.items()}  # shared ones once
+        if sum(there.values()) > _limit() and not wanted.keys() & kept[revision].keys() and not _in_use(manifest):
             doomed.append(revision.commit_hash)
-            excess -= revision.size_on_disk
+            del kept[revision]
     if doomed:
         strategy = found.delete_revisions(*doomed)
         click.echo(f"cache: removing {len(doomed)} revisions not used lately ({strategy.expected_freed_size_str})")
         strategy.execute()
+
+
+def _blobs(revision: CachedRevisionInfo) -> dict[Path, int]:
+    return {file.blob_path: file.size_on_disk for file in revision.files}
 
 
 def _limit() -> float:

@@ -97,7 +97,8 @@ def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Re
     hold(path)
     if new:
         published = remote.manifest.files.keys() - remote.manifest.withheld
-        make_room(cache, sum(remote.manifest.files[name].bytes for name in published))
+        entries = (remote.manifest.files[name] for name in published)
+        make_room(cache, path.resolve().parent, {entry.sha256: entry.bytes for entry in entries})
     return remote
 
 

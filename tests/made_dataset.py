@@ -27,7 +27,9 @@ def made_episodes(count: int = 30, env: str = "custom:made", length: int = 40) -
     return [random_episode(order, length + order, env=env) for order in range(count)]
 
 
-def make_dataset(folder: Path, episodes: list[Episode], per_shard: int = 8, slice_: str = "medium-replay") -> Manifest:
+def make_dataset(
+    folder: Path, episodes: list[Episode], per_shard: int = 8, slice_: str = "medium-replay", note: str = ""
+) -> Manifest:
     """Write `folder`: the first fifth labeled, the last four for validation, the rest stripped into withheld files."""
     folder.mkdir(parents=True, exist_ok=True)
     labeled = len(episodes) // 5
@@ -43,7 +45,7 @@ def make_dataset(folder: Path, episodes: list[Episode], per_shard: int = 8, slic
             entries |= shards.write(folder, path, chunk, split != "unlabeled", withheld)
             splits["withheld"] += [withheld] if withheld else []
     listed = {split: ", ".join(paths) for split, paths in splits.items()}
-    files.write_text(folder / "README.md", CARD.format(slice=slice_, **listed))
+    files.write_text(folder / "README.md", CARD.format(slice=slice_, **listed) + note)
     entries["README.md"] = shards.entry_of(folder / "README.md")
     manifest = _manifest(episodes, slice_, splits, entries, labeled)
     files.write_json(folder / NAME, manifest.to_json())

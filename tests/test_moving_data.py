@@ -73,6 +73,17 @@ def test_cache_is_shared_and_bounded_and_what_is_in_use_stays(hub: LoopbackHub, 
     assert pulled(hub, "tester/c", **home) and not cached(tmp_path / "home") & {old, new}
 
 
+def test_what_a_new_revision_shares_with_an_old_one_stays(hub: LoopbackHub, tmp_path: Path) -> None:
+    home, made = {"HF_HOME": str(tmp_path / "home")}, content(tmp_path / "made", 15)
+    first = hub.publish(REPO, made).sha
+    assert client(hub, "pull", REPO, **home)["outcomes"][REPO]["error"] is None
+    make_dataset(tmp_path / "made", made_episodes(15), note="a new card")
+    second = hub.publish(REPO, {path: (tmp_path / "made" / path).read_bytes() for path in made}).sha
+    hub.requests.clear()
+    assert pulled(hub, REPO, **home) and cached(tmp_path / "home") == {first, second}
+    assert not [path for method, path, _ in hub.requests if method == "GET" and path.endswith(".arrow")]
+
+
 def test_bound_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cache.LIMIT, "much")
     with pytest.raises(UserError, match="LAWM_CACHE_GB is 'much', expected a number of gigabytes"):
