@@ -14,6 +14,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,20 +66,40 @@ class Run:
         """Whether it is one of `lawm-train`; a collector has no method. UserError when the folder is no run."""
         return "method" in self.config
 
-    def begin(self, config: dict[str, Any]) -> None:
-        """Start, or continue a run of the same settings; UserError names the first setting that differs."""
+    def begin(self, config: dict[str, Any], length: str | None = None) -> None:
+        """Start, or continue a run of the same settings, for longer where the setting `length` is greater now.
+
+        UserError names the first setting that differs.
+        """
         with files.told_if_full(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         files.sweep(self.path)
         path = self.path / "config.json"
-        if not path.exists():
-            files.write_json(path, config)
+        if self.exists and not self.is_extended(config, length):
             return
+        if self.exists:
+            config = {**config, **{key: self.config[key] for key in NOT_COMPARED if key in self.config}}
+        if ended := self.finished:  # first: the run is then no longer finished, if a kill comes between
+            self.log({"kind": "extended", "phase": ended["phase"], "update": ended["update"]})
+        files.write_json(path, config)
+
+    def is_extended(self, config: dict[str, Any], length: str | None) -> bool:
+        """Whether this config asks for more of the setting `length` (`train.updates`) than the run was begun with.
+
+        UserError names the first other setting that differs.
+        """
         before, now = self.config, json.loads(json.dumps(config))
+        extended = False
+        if length:
+            *sections, key = length.split(".")
+            asked, there = (reduce(getitem, sections, config["settings"]) for config in (now, before))
+            extended = asked[key] > there[key]
+            there[key] = max(asked[key], there[key])
         difference = _difference({**before, **NOT_COMPARED}, {**now, **NOT_COMPARED})
         if difference:
             cure = "use another --root, or --name where there is one"
             raise UserError(f"{self.path}: was begun with other settings ({difference}); {cure}")
+        return extended
 
     def log(self, row: dict[str, Any]) -> None:
         """Append a row of metrics: kind, phase, update, and numbers."""
@@ -91,17 +113,25 @@ class Run:
             self.board.flush()
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Rows in order. Rows logged after the checkpoint that a resume went back to are superseded, later ones win."""
+        """Rows in order. Rows logged after the checkpoint that a resume went back to are superseded, later ones win.
+
+        A row `finished` is the last of a run: one that goes on is not finished.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
         rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+        ended: tuple[str, str, int] | None = None
         for line in path.read_text().splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
                 continue  # a kill cut the last line
-            rows[row["kind"], row["phase"], row["update"]] = row
+            if ended:
+                rows.pop(ended, None)
+            key = row["kind"], row["phase"], row["update"]
+            ended = key if row["kind"] == "finished" else None
+            rows[key] = row
         yield from rows.values()
 
     @property

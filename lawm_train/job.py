@@ -58,6 +58,11 @@ class Job:
         """Whether every episode has to be read before the first update."""
         return methods.kind_of(self.method).at_once or self.labels.oracle or self.labels.redrawn
 
+    @property
+    def length(self) -> str:
+        """The setting that a run may be continued with more of."""
+        return methods.length_of(self.method, self.configs["train"])
+
     def run_config(self, seed: int, sizes: Sizes, labeled: int) -> dict[str, Any]:
         """What config.json holds; everything that the numbers of a run depend on."""
         return {**self.asked(seed), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}

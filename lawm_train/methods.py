@@ -242,6 +242,14 @@ def kind_of(name: str) -> Kind:
     return METHODS[name]
 
 
+def length_of(name: str, train: TrainConfig) -> str:
+    """The setting for how many updates a method's last phase lasts: a run may be continued with more of them."""
+    learner = name.removeprefix(INFERRED)
+    if kind_of(learner).windows:
+        return "train.updates" if train.joint else "agent.clap.updates"
+    return f"agent.{learner}.updates"
+
+
 def check(name: str, labels: Labels) -> None:
     """UserError for an unknown method, or labels that leave it nothing to do or contradict each other."""
     kind_of(name)

@@ -31,24 +31,27 @@ def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
     """Train (or continue) a job; returns its run folders, `<name>-s<seed>` under runs_root.
 
     A seed whose numbers are no longer finite is stopped (`Run.stopped`), and stays so; the others go on. Nothing of a
-    finished seed is touched. Seeds without a common checkpoint train one group after the other.
+    finished seed is touched, unless its last phase is to have more updates: then it goes on from its end. Seeds without
+    a common checkpoint train one group after the other. UserError where a run was begun with other settings.
     """
     runs = job.folders(runs_root, name)
     job = job.as_begun(runs.values())
-    for seed, run in runs.items():
-        if run.exists:
-            run.begin({**run.config, **job.asked(seed)})  # UserError where the settings are others
-    for group in side_by_side(run for run in runs.values() if not _is_over(run)):
+    longer = {
+        seed
+        for seed, run in runs.items()
+        if run.exists and run.is_extended({**run.config, **job.asked(seed)}, job.length)
+    }
+    for group in side_by_side(run for seed, run in runs.items() if not _is_over(run, seed in longer)):
         own = {seed: run for seed, run in runs.items() if run in group}
         _train(replace(job, seeds=list(own)), list(own.values()))
     return list(runs.values())
 
 
-def _is_over(run: Run) -> bool:
-    """Stopped, or finished with the last checkpoint still there."""
+def _is_over(run: Run, longer: bool) -> bool:
+    """Stopped, or finished with the last checkpoint still there and no more updates asked for."""
     row = run.finished
     finished = row is not None and [position.update for position in run.positions()[-1:]] == [row["update"]]
-    return finished or run.stopped is not None
+    return (finished and not longer) or run.stopped is not None
 
 
 def why_stopped(run: Run) -> str:
@@ -70,7 +73,7 @@ def _train(job: Job, runs: list[Run]) -> None:
     phases = method.phases(data)
     evaluator = _evaluator(job)
     for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
-        run.begin(job.run_config(seed, data.sizes, labeled))
+        run.begin(job.run_config(seed, data.sizes, labeled), job.length)
     start, spent = shared_position(runs), 0.0
     assert start is not None, "see side_by_side"
     for run in runs:

@@ -50,6 +50,46 @@ def test_a_finished_seed_is_left_as_it_is_and_the_missing_ones_train(dataset, tm
         assert equal(a, b) and logged(a) == logged(b)
 
 
+def trained(rows):
+    return [row for row in rows if row["kind"] == "train"]
+
+
+LAST = {"lawm": "agent.clap.updates", "td3bc": "agent.td3bc.updates", "idm-clap": "agent.clap.updates"}
+
+
+@pytest.mark.parametrize(
+    ("method", "joint", "setting"),
+    [*((name, False, key) for name, key in LAST.items()), ("lawm", True, "train.updates")],
+)
+def test_more_updates_continue_a_finished_run_as_if_asked_at_once(dataset, tmp_path, method, joint, setting):
+    def run(root, updates):
+        settings = [f"train.joint={str(joint).lower()}", f"{setting}={updates}"]
+        return train.train(job(dataset, method, [0, 1], settings), tmp_path / root)
+
+    whole, _ = run("whole", 16), run("parts", 8)
+    with pytest.raises(UserError, match=f"{setting} was 8, now 6"):
+        run("parts", 6)
+    parts = run("parts", 16)
+    for a, b in zip(parts, whole, strict=True):
+        assert equal(a, b) and trained(logged(a)) == trained(logged(b))
+        assert a.config["settings"] == b.config["settings"]
+        assert [row["update"] for row in a.metrics() if row["kind"] == "finished"] == [16]
+    before = [contents(one) for one in parts]
+    assert [contents(one) for one in run("parts", 16)] == before
+
+
+def test_a_run_that_is_to_go_on_is_not_finished(dataset, tmp_path):
+    (run,) = train.train(job(dataset, "bc"), tmp_path)
+    asked = {**run.config, "settings": {**run.config["settings"]}}
+    asked["settings"]["agent"] = {
+        **asked["settings"]["agent"],
+        "bc": {**asked["settings"]["agent"]["bc"], "updates": 99},
+    }
+    assert run.finished and run.is_extended(asked, "agent.bc.updates") and run.finished, "asking changes nothing"
+    run.begin(asked, "agent.bc.updates")
+    assert not run.finished and run.config == asked
+
+
 def test_seeds_without_a_common_checkpoint_continue_apart(dataset, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         cut_at(patch, 1, 5)
