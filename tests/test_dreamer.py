@@ -77,7 +77,7 @@ def test_imagination_takes_the_actors_actions_and_the_priors_states():
     state = start
     for k in range(3):
         torch.testing.assert_close(feat[k], state.feat)
-        mean, std = model._actor(state.feat)
+        mean, std = dists.bounded_gaussian(model.actor(state.feat))
         torch.testing.assert_close(actions[k], torch.tanh(mean + std * action_noise[k]))
         density = torch.distributions.Normal(mean, std).log_prob(mean + std * action_noise[k])
         jacobian = (1 - actions[k].square()).log()
