@@ -162,13 +162,13 @@ def paired_table(found: Cells) -> str:
             differences = pairs(own[OURS].runs, other.runs) if OURS in own and method != OURS else []
             if not differences:
                 continue
-            mean = interval(differences)
-            low, high = mean.mean - mean.half, mean.mean + mean.half
-            bounds = f"{low:.1f} .. {high:.1f}" if math.isfinite(mean.half) else "one pair has none"
-            sure = "yes" if mean.excludes_zero else "no"
+            around = interval(differences)
+            low, high = around.mean - around.half, around.mean + around.half
+            bounds = f"{low:.1f} .. {high:.1f}" if math.isfinite(around.half) else "one pair has none"
+            sure = "yes" if around.excludes_zero else "no"
             each = ", ".join(f"{value:.0f}" for value in differences)
             place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}"]
-            rows.append([*place, len(differences), each, f"{mean.mean:.1f}", bounds, sure])
+            rows.append([*place, len(differences), each, f"{around.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""
 
 
