@@ -39,6 +39,7 @@ class Config:
     eps: float = 2.0  # half width of the support, in standard deviations of the prior
     entropy: float = 0.01
     target_rate: float = 0.01
+    acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
     stride: int = 4  # every stride-th posterior state starts an imagined rollout
     clip: float = 100.0
     products: Products = "float32"  # or "bfloat16", see nets.optim.multiplying
@@ -46,7 +47,7 @@ class Config:
     def __post_init__(self) -> None:
         check_least("agent.clap", self, updates=1, units=1, layers=1, horizon=1, stride=1, lr=0, eps=0, clip=POSITIVE)
         for check, bound in ((check_least, 0), (check_most, 1)):
-            check("agent.clap", self, discount=bound, lambda_=bound, target_rate=bound)
+            check("agent.clap", self, discount=bound, lambda_=bound, target_rate=bound, acting_rate=bound)
 
 
 class Agent(nn.Module):
@@ -64,6 +65,8 @@ class Agent(nn.Module):
         self.actor = MLP(init, feat, config.units, config.layers, 2 * u)
         self.critics = MLP(init.ensemble(CRITICS), feat, config.units, config.layers, 1)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
+        averages = config.acting_rate < 1
+        self.averaged = copy.deepcopy(self.actor).requires_grad_(False) if averages else None
         self.actor_optimizer = Optimizer([self.actor], models, config.lr, config.clip)
         self.critic_optimizer = Optimizer([self.critics], models, config.lr, config.clip)
 
@@ -109,13 +112,16 @@ class Agent(nn.Module):
                 "critic_norm": self.critic_optimizer.step(losses["critic"].mean((0, 2))),
             }
         ema(self.targets, self.critics, self.config.target_rate)
+        if self.averaged is not None:
+            ema(self.averaged, self.actor, self.config.acting_rate)
         return {name: loss.detach().mean((0, 2)) for name, loss in losses.items()} | norms
 
     def policy(self, width: float = 1.0) -> Filter:
-        """Acts with w = tanh(mean); with less `width`, drawn towards the mean of the latent-action prior."""
+        """Acts with w = tanh(mean), the actor averaged; with less `width`, drawn towards the prior's mean."""
+        actor = self.actor if self.averaged is None else self.averaged
 
         def choose(feat: Tensor) -> Tensor:
-            mean, _ = bounded_gaussian(self.actor(feat))
+            mean, _ = bounded_gaussian(actor(feat))
             return self.latent(feat, width * torch.tanh(mean))
 
         return self.world.filter(choose)

@@ -1,5 +1,7 @@
 """The agent in imagination: who gets which gradient, what bounds the latent action, seeds side by side."""
 
+from dataclasses import replace
+
 import models
 import torch
 
@@ -103,3 +105,29 @@ def test_first_resets_single_environments():
     one[0, 2] = True
     again = policy(observations[0], one)
     assert torch.equal(again[0, 2], start[0, 2]) and not torch.equal(again[0, 1], start[0, 1])
+
+
+def test_the_acting_actor_is_the_running_average_of_the_trained_one():
+    made, world, _ = agent_of()
+    agent = clap.Agent(replace(CONFIG, lr=1e-2, acting_rate=0.25), world, [0])
+    expected = [p.detach().clone() for p in agent.actor.parameters()]
+    for i in range(4):
+        agent.update(states_of(made, world, i), Noise([0], "agent", i))
+        expected = [e + 0.25 * (p.detach() - e) for e, p in zip(expected, agent.actor.parameters(), strict=True)]
+    observation = made.batch(0).observation[0]
+    first = torch.ones(1, observation.shape[1], dtype=torch.bool)
+    averaged = agent.policy()(observation, first)
+    torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(expected), agent.actor.parameters())
+    agent.averaged = None  # acts by the trained actor, which now has the weights expected
+    torch.testing.assert_close(agent.policy()(observation, first), averaged)
+
+
+def test_averages_leave_training_as_it_is():
+    trained = []
+    for rate in (1.0, 0.1):
+        made, world, _ = agent_of()
+        agent = clap.Agent(replace(CONFIG, acting_rate=rate), world, [0])
+        for i in range(3):
+            agent.update(states_of(made, world, i), Noise([0], "agent", i))
+        trained.append(torch.nn.utils.parameters_to_vector(agent.actor.parameters()))
+    assert torch.equal(*trained)
