@@ -1,18 +1,16 @@
-"""Runs, or the evidence they left -> Table 1, cells, runs, paired differences, the ladder, and the curves."""
+"""Runs, or the evidence they left -> Table 1, cells, runs, paired differences, the ladder, and the pictures."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 import click
 
 from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_data.figures import png
-from lawm_train import evidence, tables
+from lawm_train import evidence, plots, tables
 from lawm_train.evidence import Record
 
 LADDER = "diagnostics.json"  # in a run folder, as `lawm-train diagnose` writes it
@@ -20,10 +18,10 @@ _BLOCK = re.compile(r"(<!-- table: (\S+) of (\S+) -->\n).*?(<!-- end -->)", re.D
 
 
 def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep: Path | None = None) -> str:
-    """Write OUT/report.md, table1.csv, scores.csv and curves.png, and return the report's text.
+    """Write OUT/report.md, table1.csv, scores.csv, curves.png and, of several fractions of labels, fractions.png.
 
-    paths: run folders and evidence files; reference: a return to draw as a line, such as the data's mean;
-    keep: the folder where each run leaves its evidence. UserError when no run was evaluated yet.
+    Returns the report's text. paths: run folders and evidence files; reference: a return to draw as a line, such as
+    the data's mean; keep: the folder where each run leaves its evidence. UserError when no run was evaluated yet.
     """
     records, collectors = evidence.gather(paths)
     if collectors:
@@ -40,7 +38,10 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
     files.write_text(out / "report.md", text)
     files.write_text(out / "table1.csv", tables.table_1_csv(tables.cells(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
-    files.write_bytes(out / "curves.png", draw(records, reference))
+    files.write_bytes(out / "curves.png", plots.curves(records, reference))
+    by_fraction = plots.fractions(records)
+    if by_fraction:
+        files.write_bytes(out / "fractions.png", by_fraction)
     return text
 
 
@@ -130,30 +131,3 @@ def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
 
 def _verdict(rung: dict) -> str:
     return {True: "passed", False: "**failed**", None: "not walked"}[rung["passed"]]
-
-
-def draw(records: Sequence[Record], reference: float | None = None) -> bytes:
-    """A PNG of the curves, one a cell."""
-    from matplotlib.figure import Figure
-
-    page = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = page.subplots()
-    places = tables.cells(records).items()
-    curves = [(place, method, [*cell.runs, *cell.others]) for place, own in places for method, cell in own.items()]
-    for color, (place, method, runs) in enumerate(curves):
-        own = [evaluation for run in runs for evaluation in run.evaluations]
-        updates = sorted({evaluation.update for evaluation in own})
-        at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
-        label = f"{tables.title(method)} ({place.env} {place.slice}, {tables.fraction(place)})"
-        if len(updates) == 1:
-            axes.axhline(fmean(at[0]), color=f"C{color}", linestyle=":", label=label)
-            continue
-        share = [100 * update / updates[-1] for update in updates]  # methods count their updates differently
-        axes.plot(share, list(map(fmean, at)), color=f"C{color}", marker=".", label=label)
-        axes.fill_between(share, list(map(min, at)), list(map(max, at)), color=f"C{color}", alpha=0.2)
-    if reference is not None:
-        axes.axhline(reference, color="gray", linestyle="--", label="data mean")
-    axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
-    return png(page)

@@ -11,7 +11,7 @@ import yaml
 
 from lawm_data import card, files, publish, shards
 from lawm_data.runs import Run, trained
-from lawm_train import evidence, policy, pretrained, report
+from lawm_train import evidence, plots, policy, pretrained
 from lawm_train.evidence import Evaluation
 
 CURVE = "curves.png"
@@ -41,7 +41,7 @@ def write(run: Run, folder: Path, repo: str) -> None:
     records = [record for record in evidence.of_run(run.path) if not record.method.endswith(evidence.PRIOR)]
     scores = [evaluation for record in records for evaluation in record.evaluations]
     if scores:
-        files.write_bytes(folder / CURVE, report.draw(records))
+        files.write_bytes(folder / CURVE, plots.curves(records))
     files.write_text(folder / "README.md", render(exported.description, scores, repo))
 
 

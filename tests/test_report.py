@@ -12,7 +12,7 @@ import lawm_train.cli
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import evidence, paired, paper, report, tables
+from lawm_train import evidence, paired, paper, plots, report, tables
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -126,6 +126,18 @@ def test_the_evidence_of_a_run_gives_the_same_tables_back(runs, tmp_path):
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert sorted(records([tmp_path / "out" / "scores.csv"]), key=str) == sorted(records(kept), key=str)
+
+
+def test_several_fractions_of_labels_are_drawn_an_oracle_as_all_of_them(runs, tmp_path):
+    report.write(runs, tmp_path / "one")
+    assert not (tmp_path / "one" / "fractions.png").exists(), "no method was run with two fractions"
+    few = make_run(tmp_path / "few", "clap", 0, [50], label_frac=0.01)
+    oracle = make_run(tmp_path / "oracle", "clap", 0, [300, 250], oracle=True)
+    other = make_run(tmp_path / "other", "lawm", 0, [70], label_frac=0.2, dataset={"digest": "e" * 64})
+    lines = plots.by_fraction(records([*runs, few, oracle, other]))
+    assert lines == {("walker-walk", "expert", "d" * 12, "clap"): {0.01: [50], 0.05: [170, 290], 1.0: [250]}}
+    report.write([*runs, few, oracle, other], tmp_path / "three")
+    assert (tmp_path / "three" / "fractions.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_evidence_says_what_a_number_depends_on_and_stays_small(tmp_path):
