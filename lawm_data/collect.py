@@ -72,7 +72,7 @@ def collect(root: Path, env: str, config: Config) -> None:
         raise UserError(f"{folder}: collected by {described}; now {_described(spec, config)}; use another --root")
     before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
-    parallel.run(_collect_seed, [(root, env, config, seed, place) for place, seed in enumerate(left)])
+    parallel.run(_collect_seed, [(root, env, config, seed) for seed in left])
     picture = root / "figures" / f"collect-{env}-{source}.png"
     curves.write(store.rows(env, source), config.repeat, picture)
     new = sum(config.episodes - before[seed] for seed in left)

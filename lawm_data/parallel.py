@@ -1,4 +1,4 @@
-"""Independent tasks in processes of their own, as many at a time as there are cores."""
+"""Independent tasks in processes of their own."""
 
 from __future__ import annotations
 
@@ -6,42 +6,78 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from multiprocessing import connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from lawm_data.errors import UserError
 
 
-def run(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]], apart: bool = False) -> None:
-    """task(*arguments[k]) for every k; a lone one runs in this process, unless it is to run `apart`.
+class Outcome(NamedTuple):
+    """Of task `number`: how long its process lived, and why it failed, if it did."""
 
-    `task` must be importable. An error in one stops all, and is raised here. A killed parent takes its processes along.
+    number: int
+    seconds: float
+    error: UserError | None
+
+
+def run(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+    """task(*arguments[k], place) for every k, as many at a time as there are cores; a lone one runs in this process.
+
+    An error in one stops all, and is raised here. Otherwise as `outcomes`.
     """
-    if len(arguments) <= 1 and not apart:
-        for own in arguments:
-            task(*own)
+    if len(arguments) == 1:
+        task(*arguments[0], 0)
         return
+    with closing(outcomes(task, arguments, os.cpu_count() or 1)) as ended:
+        for outcome in ended:
+            if outcome.error:
+                raise outcome.error
+
+
+def outcomes(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]], at_once: int = 1) -> Generator[Outcome]:
+    """task(*arguments[k], place) for every k, each in a process of its own; yields how they end, in that order.
+
+    place: the line of a task's progress bar, below at_once; no two tasks have the same at a time. `task` must be
+    importable. A killed parent takes its processes along, and so does whoever closes the iterator.
+    """
     context = multiprocessing.get_context("spawn")
-    errors, lock = context.SimpleQueue(), context.RLock()
-    waiting = [context.Process(target=_child, args=(task, own, errors, lock), daemon=True) for own in arguments]
-    running: list[Any] = []
+    lock, waiting = context.RLock(), list(enumerate(arguments))
+    running: dict[int, _Running] = {}  # by place
     try:
         while waiting or running:
-            while waiting and len(running) < (os.cpu_count() or 1):
-                running.append(waiting.pop(0))
-                running[-1].start()
-            connection.wait([process.sentinel for process in running])
-            for process in [process for process in running if not process.is_alive()]:
-                running.remove(process)
-                if process.exitcode:
-                    raise _error(process.exitcode, errors)
+            for place in range(at_once):
+                if waiting and place not in running:
+                    number, own = waiting.pop(0)
+                    running[place] = _Running(context, number, (task, (*own, place)), lock)
+            connection.wait([one.process.sentinel for one in running.values()])
+            for place in [place for place, one in running.items() if not one.process.is_alive()]:
+                yield running.pop(place).outcome()
     finally:
-        for process in running:
-            process.kill()
-            process.join()
+        for one in running.values():
+            one.process.kill()
+            one.process.join()
+
+
+class _Running:
+    """A process that was started for one task."""
+
+    def __init__(self, context: Any, number: int, work: tuple[Any, ...], lock: Any):
+        self.number, self.began, self.errors = number, time.perf_counter(), context.SimpleQueue()
+        self.process = context.Process(target=_child, args=(*work, self.errors, lock), daemon=True)
+        self.process.start()
+
+    def outcome(self) -> Outcome:
+        code, error = self.process.exitcode, None
+        if not self.errors.empty():
+            error = UserError(self.errors.get())
+        elif code:
+            error = UserError(f"a process ended with code {code}; run the same command again to continue")
+        return Outcome(self.number, time.perf_counter() - self.began, error)
 
 
 def _child(task: Callable[..., None], arguments: tuple[Any, ...], errors: Any, lock: Any) -> None:
@@ -60,9 +96,3 @@ def _die_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
-
-
-def _error(exit_code: int, errors: Any) -> Exception:
-    if errors.empty():
-        return UserError(f"a process ended with code {exit_code}; run the same command again to continue")
-    return UserError(errors.get())

@@ -2,18 +2,19 @@
 
 Run i of a cell has training seed i and label seed i. All cells have the settings of one recipe, so the model-based
 methods have the same batch and the same updates. A cell trains in a process of its own: what it costs is its own, and
-one that dies takes no other along.
+one that dies takes no other along. `jobs` of them run at a time, each with its share of the threads.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import torch
 
 from lawm_data import files, parallel
 from lawm_data.config import check_least
@@ -35,9 +36,10 @@ class Config:
     label_fracs: tuple[float, ...] = ()  # none: the dataset's own
     runs: int = 3
     episodes: int = scoring.EPISODES  # of the score of a last checkpoint
+    jobs: int = 1  # cells at a time: on a CPU faster than one with all threads, at the memory of as many
 
     def __post_init__(self) -> None:
-        check_least("grid", self, runs=1, episodes=1)
+        check_least("grid", self, runs=1, episodes=1, jobs=1)
 
 
 class Cell(NamedTuple):
@@ -68,20 +70,40 @@ def cells(config: Config) -> Iterator[Cell]:
 
 
 def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> list[str]:
-    """Run what is not done yet, one line a cell; returns a line for each cell and seed that failed.
+    """Run what is not done yet, one line a cell as it ends; returns a line for each cell and seed that failed.
 
     settings: the other sections of the recipe, see policy.SECTIONS.
     """
-    plan, failed = list(cells(config)), []
-    for number, cell in enumerate(plan, 1):
-        began = time.perf_counter()
-        try:
-            state, stopped = _run(cell, config, settings, recipe, root)
-            failed += stopped
-        except UserError as error:
-            state = f"failed: {error}"
-            failed.append(f"{cell}: {error}")
-        click.echo(f"cell {number} of {len(plan)}, {cell}: {time.perf_counter() - began:.0f} s, {state}")
+    plan, waiting, failed = list(cells(config)), [], []
+
+    def tell(number: int, how: str, seconds: float = 0.0) -> None:
+        click.echo(f"cell {number} of {len(plan)}, {plan[number - 1]}: {seconds:.0f} s, {how}")
+
+    def fail(number: int, error: UserError, seconds: float = 0.0) -> None:
+        tell(number, f"failed: {error}", seconds)
+        failed.append(f"{plan[number - 1]}: {error}")
+
+    with files.lock(root):
+        for number, cell in enumerate(plan, 1):
+            try:
+                task = _Task.of(cell, config, settings, recipe, root / "runs")
+            except UserError as error:
+                fail(number, error)
+                continue
+            if task.is_done:
+                tell(number, f"was done{task.returns}")
+                failed += task.stopped
+            else:
+                waiting.append((number, task))
+        work = [(task, torch.get_num_threads() // config.jobs) for _, task in waiting]
+        with closing(parallel.outcomes(_train_and_score, work, config.jobs)) as ended:
+            for outcome in ended:
+                number, task = waiting[outcome.number]
+                if outcome.error:
+                    fail(number, outcome.error, outcome.seconds)
+                else:
+                    tell(number, f"done{task.returns}", outcome.seconds)
+                    failed += task.stopped
     return failed
 
 
@@ -90,41 +112,63 @@ def _checked(cell: Cell) -> Cell:
     return cell
 
 
-def _run(cell: Cell, config: Config, settings: dict[str, Any], recipe: str, root: Path) -> tuple[str, list[str]]:
-    """Train and score a cell unless that is done; how it stands, and a line for each seed that was stopped."""
-    dataset = stream.open_dataset(cell.dataset)
-    chosen = dataset.default_slice(cell.slice)
-    job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
-    name = job.name
-    if cell.labels.fraction is not None:
-        name += f"-frac{cell.labels.fraction:g}"
-    folders = job.folders(root / "runs", name)
-    job = job.as_begun(folders.values())
-    state = "was done"
-    if not all(_is_done(job, run, seed, config.episodes) for seed, run in folders.items()):
-        state = "done"
-        parallel.run(_train_and_score, [(job, root, name, config.episodes)], apart=True)
-    stopped = [train.why_stopped(run) for run in folders.values() if run.stopped]
-    returns = [f"{record.last.mean:.1f}" for run in folders.values() for record in evidence.of_run(run.path)[:1]]
-    state += f", {len(stopped)} of {len(folders)} stopped" if stopped else ""
-    return state + (f", returns {', '.join(returns)}" if returns else ""), stopped
+@dataclass(frozen=True)
+class _Task:
+    """A cell as it trains: its job, and where its runs are."""
+
+    job: Job
+    runs_root: Path
+    name: str
+    episodes: int  # of a score
+
+    @classmethod
+    def of(cls, cell: Cell, config: Config, settings: dict[str, Any], recipe: str, runs_root: Path) -> _Task:
+        """UserError where there is no such data."""
+        dataset = stream.open_dataset(cell.dataset)
+        chosen = dataset.default_slice(cell.slice)
+        job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
+        name = job.name
+        if cell.labels.fraction is not None:
+            name += f"-frac{cell.labels.fraction:g}"
+        task = cls(job, runs_root, name, config.episodes)
+        return replace(task, job=job.as_begun(task.folders.values()))
+
+    @property
+    def folders(self) -> dict[int, Run]:
+        return self.job.folders(self.runs_root, self.name)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its runs have ended with these very settings and have their scores."""
+        return all(self._is_done(run, seed) for seed, run in self.folders.items())
+
+    def _is_done(self, run: Run, seed: int) -> bool:
+        if run.stopped:
+            return True
+        if not run.finished or not self.job.is_of(run, seed):
+            return False
+        return all(scoring.is_scored(run, self.episodes, policy) for policy in _policies(self.job))
+
+    @property
+    def stopped(self) -> list[str]:
+        """A line for each seed that was given up."""
+        return [train.why_stopped(run) for run in self.folders.values() if run.stopped]
+
+    @property
+    def returns(self) -> str:
+        """What there is to tell of runs that have ended."""
+        stopped, runs = len(self.stopped), self.folders.values()
+        means = [f"{record.last.mean:.1f}" for run in runs for record in evidence.of_run(run.path)[:1]]
+        said = f", {stopped} of {len(runs)} stopped" if stopped else ""
+        return said + (f", returns {', '.join(means)}" if means else "")
 
 
-def _is_done(job: Job, run: Run, seed: int, episodes: int) -> bool:
-    """Whether a run has ended with these very settings and has its scores."""
-    if run.stopped:
-        return True
-    if not run.finished or not job.is_of(run, seed):
-        return False
-    return all(scoring.is_scored(run, episodes, policy) for policy in _policies(job))
-
-
-def _train_and_score(job: Job, root: Path, name: str, episodes: int) -> None:
-    with files.lock(root):
-        for run in train.train(job, root / "runs", name):
-            for policy in _policies(job) if not run.stopped else ():
-                if not scoring.is_scored(run, episodes, policy):
-                    scoring.score(run.path, episodes, policy)
+def _train_and_score(task: _Task, threads: int, place: int) -> None:
+    torch.set_num_threads(max(1, threads))
+    for run in train.train(task.job, task.runs_root, task.name, place):
+        for policy in _policies(task.job) if not run.stopped else ():
+            if not scoring.is_scored(run, task.episodes, policy):
+                scoring.score(run.path, task.episodes, policy)
 
 
 def _policies(job: Job) -> tuple[str, ...]:

@@ -27,12 +27,13 @@ from lawm_train.methods import Method, Phase, Policy, TrainConfig
 TIMED_UPDATES = 2  # of a throwaway copy, after as many to warm up, to tell the expected time
 
 
-def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
+def train(job: Job, runs_root: Path, name: str | None = None, place: int | None = None) -> list[Run]:
     """Train (or continue) a job; returns its run folders, `<name>-s<seed>` under runs_root.
 
     A seed whose numbers are no longer finite is stopped (`Run.stopped`), and stays so; the others go on. Nothing of a
     finished seed is touched, unless its last phase is to have more updates: then it goes on from its end. Seeds without
-    a common checkpoint train one group after the other. UserError where a run was begun with other settings.
+    a common checkpoint train one group after the other. place: the line of the progress bar, where other trainings have
+    theirs beside it. UserError where a run was begun with other settings.
     """
     runs = job.folders(runs_root, name)
     job = job.as_begun(runs.values())
@@ -43,7 +44,7 @@ def train(job: Job, runs_root: Path, name: str | None = None) -> list[Run]:
     }
     for group in side_by_side(run for seed, run in runs.items() if not _is_over(run, seed in longer)):
         own = {seed: run for seed, run in runs.items() if run in group}
-        _train(replace(job, seeds=list(own)), list(own.values()))
+        _train(replace(job, seeds=list(own)), list(own.values()), place)
     return list(runs.values())
 
 
@@ -67,7 +68,7 @@ def why_stopped(run: Run) -> str:
     )
 
 
-def _train(job: Job, runs: list[Run]) -> None:
+def _train(job: Job, runs: list[Run], place: int | None) -> None:
     data = load_data(job)
     method = build(job, data)
     phases = method.phases(data)
@@ -81,7 +82,7 @@ def _train(job: Job, runs: list[Run]) -> None:
     if start != START:
         spent = policy.restore(method, runs, start)["seconds"]
     click.echo(_announcement(job, data, phases, start))
-    fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent), phases, start)
+    fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent, place), phases, start)
 
 
 def _evaluator(job: Job) -> Evaluator | None:
@@ -97,13 +98,17 @@ def _evaluator(job: Job) -> Evaluator | None:
 
 @dataclass
 class _Session:
-    """What the phases of a job share. began: when it would have begun if it had never been interrupted."""
+    """What the phases of a job share. began: when it would have begun if it had never been interrupted.
+
+    place: the line of the progress bar, None where it is the only one.
+    """
 
     job: Job
     method: Method
     runs: list[Run]
     evaluator: Evaluator | None
     began: float
+    place: int | None
     alive: list[bool] = field(init=False)  # by seed
 
     def __post_init__(self) -> None:
@@ -113,6 +118,11 @@ class _Session:
     def seconds(self) -> float:
         """Wall time, interruptions left out."""
         return round(time.perf_counter() - self.began, 1)
+
+    def bar(self, phase: Phase, done: int) -> tqdm:
+        name = phase.name if self.place is None else f"{self.job.name} {phase.name}"
+        own = {"desc": name, "position": self.place, "leave": self.place is None}
+        return tqdm(total=phase.updates, initial=done, unit="update", dynamic_ncols=True, **own)
 
     @property
     def going(self) -> list[tuple[int, Run]]:
@@ -141,7 +151,7 @@ class _Loop:
 
     def run(self, done: int) -> None:
         phase = self.phase
-        with tqdm(total=phase.updates, initial=done, desc=phase.name, unit="update", dynamic_ncols=True) as bar:
+        with self.session.bar(phase, done) as bar:
             for update in range(done, phase.updates):
                 if not any(self.session.alive):
                     return

@@ -1,8 +1,10 @@
 """The grid: every cell once, what is done is skipped, what was cut continues, a bad cell stops no other."""
 
+import multiprocessing
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -19,14 +21,24 @@ from lawm_train.data import Labels
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 RUNS = Path("lawm/runs")
-REAL = parallel.run
+REAL = parallel.outcomes
 SMALL = "{methods: [bc, clap], oracle: [bc], runs: 2}"
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
-    """Cells run in this process, where a test can cut them."""
-    monkeypatch.setattr(grid.parallel, "run", lambda task, arguments, apart: task(*arguments[0]))
+    """Cells run in this process, one after the other, where a test can cut them."""
+
+    def in_turn(task, arguments, at_once):
+        for number, own in enumerate(arguments):
+            try:
+                task(*own, 0)
+            except UserError as error:
+                yield parallel.Outcome(number, 0.0, error)
+            else:
+                yield parallel.Outcome(number, 0.0, None)
+
+    monkeypatch.setattr(grid.parallel, "outcomes", in_turn)
 
 
 @pytest.fixture
@@ -155,6 +167,7 @@ def test_fractions_of_labels_have_folders_of_their_own(small):
         ("{methods: [bc, lwam]}", "unknown method 'lwam'; there are lawm"),
         ("{oracle: [idm-td3bc]}", "take --method td3bc"),
         ("{runs: 0}", "grid.runs is 0"),
+        ("{jobs: 0}", "grid.jobs is 0"),
         ("{slice: [expert]}", "unknown key 'grid.slice'; did you mean slices"),
     ],
 )
@@ -184,12 +197,47 @@ def test_the_model_based_methods_get_the_same_budget():
     assert budgets["lawm"] == budgets["clap"] == budgets["idm-clap"]
 
 
-def test_a_cell_that_dies_is_an_error_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.undo()
-    parallel.run(os.mkdir, [(str(tmp_path / "made"),)], apart=True)
-    assert (tmp_path / "made").is_dir()
-    with pytest.raises(UserError, match="a process ended with code 3; run the same command again"):
-        parallel.run(os._exit, [(3,)], apart=True)
+def work(folder, number, place):
+    """As a task of a process: leaves a file, or dies, or fails."""
+    if number == 1:
+        os._exit(3)
+    if number == 2:
+        raise UserError("told")
+    (folder / f"{number} at {place}").touch()
+
+
+def test_a_task_that_dies_or_fails_stops_no_other_and_places_are_taken_again(tmp_path):
+    ended = {outcome.number: str(outcome.error) for outcome in REAL(work, [(tmp_path, k) for k in range(4)], 1)}
+    died = "a process ended with code 3; run the same command again to continue"
+    assert ended == {0: "None", 1: died, 2: "told", 3: "None"}
+    assert {path.name for path in tmp_path.iterdir()} == {"0 at 0", "3 at 0"}
+
+
+def meet(folder, number, place):
+    """Ends once its companion has begun, so it never ends alone."""
+    (folder / f"{number} at {place}").touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+
+
+def test_as_many_tasks_run_at_a_time_as_asked_each_with_its_place(tmp_path):
+    assert [outcome.error for outcome in REAL(meet, [(tmp_path, k) for k in range(2)], 2)] == [None, None]
+    assert {path.name for path in tmp_path.iterdir()} == {"0 at 0", "1 at 1"}
+
+
+def wait(folder, number, place):
+    """The last one that is started waits forever."""
+    (folder / str(number)).write_text(str(os.getpid()))
+    while number:
+        time.sleep(1)
+
+
+def test_who_closes_ends_what_still_runs(tmp_path):
+    running = REAL(wait, [(tmp_path, k) for k in range(2)], 2)
+    assert next(running).number == 0
+    process = multiprocessing.active_children()[0]
+    running.close()
+    assert not process.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +276,12 @@ def test_the_commands_of_table1_sh_are_understood_and_have_folders_of_their_own(
 
 
 @pytest.mark.slow
-def test_a_cell_trains_in_a_process_of_its_own(small, monkeypatch):
+def test_cells_train_in_processes_of_their_own_two_at_a_time(small, monkeypatch):
     """As users run it: what a cell's process holds comes back through its run folders alone."""
     with monkeypatch.context() as patched:
-        patched.setattr(grid.parallel, "run", REAL)
-        answer = small("{methods: [bc], oracle: [], runs: 2}")
-    assert answer.exit_code == 0 and states(answer) == {"BC on data": "done"}
-    assert all(Run(RUNS / f"custom-made-medium-replay-bc-s{k}").finished["seeds"] == 2 for k in (0, 1))
+        patched.setattr(grid.parallel, "outcomes", REAL)
+        answer = small("{methods: [bc, clap], oracle: [], runs: 2, jobs: 2}")
+    assert answer.exit_code == 0 and states(answer) == {"BC on data": "done", "C-LAP on data": "done"}
+    for method in ("bc", "clap"):
+        runs = [Run(RUNS / f"custom-made-medium-replay-{method}-s{k}") for k in (0, 1)]
+        assert all(run.finished["seeds"] == 2 for run in runs)
