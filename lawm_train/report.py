@@ -14,7 +14,7 @@ from lawm_train import evidence, plots, tables
 from lawm_train.evidence import Record
 
 LADDER = "diagnostics.json"  # in a run folder, as `lawm-train diagnose` writes it
-_BLOCK = re.compile(r"(<!-- table: (\S+) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- table: (\S+) of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep: Path | None = None) -> str:
@@ -55,16 +55,21 @@ def regenerated(text: str, folder: Path) -> str:
     """A Markdown text with its tables made anew; folder: what the places of the evidence are relative to.
 
     A table stands between `<!-- table: table1 of results/own -->` and `<!-- end -->`; it may be any of those of
-    `as_markdown`, and is made of all the evidence in that folder. UserError for an unknown table or no evidence.
+    `as_markdown`, and is made of all the evidence in that folder, or in several, with a space between them. UserError
+    for an unknown table or no evidence.
     """
 
     def table(block: re.Match[str]) -> str:
-        begin, name, place, end = block.groups()
+        begin, name, places, end = block.groups()
         if name not in _TABLES:
             raise UserError(f"{begin.strip()}: unknown table '{name}'; there are {', '.join(_TABLES)}")
-        paths = sorted((folder / place).glob("*.csv"))
-        if not paths:
-            raise UserError(f"{begin.strip()}: no evidence (*.csv) in {folder / place}; `lawm-train report --evidence`")
+        paths = []
+        for place in places.split():
+            paths += (own := sorted((folder / place).glob("*.csv")))
+            if not own:
+                raise UserError(
+                    f"{begin.strip()}: no evidence (*.csv) in {folder / place}; `lawm-train report --evidence`"
+                )
         records, _ = evidence.gather(paths)
         return f"{begin}{_TABLES[name][1](records, _ladders(paths))}\n{end}"
 

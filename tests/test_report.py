@@ -278,7 +278,14 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
     with pytest.raises(UserError, match="unknown table 'sums'; there are table1"):
         report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
     with pytest.raises(UserError, match=r"no evidence \(\*.csv\)"):
-        report.regenerated("<!-- table: runs of results/none -->\n<!-- end -->", tmp_path)
+        report.regenerated("<!-- table: runs of results/own results/none -->\n<!-- end -->", tmp_path)
+
+
+def test_a_table_may_be_of_several_folders(runs, tmp_path):
+    report.write(runs[:3], tmp_path / "out", keep=tmp_path / "results" / "one")
+    report.write(runs[3:], tmp_path / "out", keep=tmp_path / "results" / "two")
+    both = report.regenerated("<!-- table: paired of results/one results/two -->\n<!-- end -->", tmp_path)
+    assert f"\n{tables.paired_table(tables.cells(records(runs)))}\n" in both
 
 
 def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
