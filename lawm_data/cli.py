@@ -96,7 +96,11 @@ def import_(format_: str, paths: tuple[Path, ...], env: str, slice_: str | None,
 
 @main.command()
 @click.option("--env", help="which task [default: the only one in the workspace]")
-@click.option("--label-frac", type=float, help="fraction of trajectories that keep their actions, in (0, 1]")
+@click.option(
+    "--label-frac",
+    type=float,
+    help="fraction of trajectories that keep their actions [default: the recipe's; cpu: all keep theirs]",
+)
 @click.option("--label-seed", type=int, help="seed of the draw of labeled trajectories [default: the recipe's]")
 @click.option("--strict", is_flag=True, default=None, help="a slice short of its quota is an error")
 @click.option("--out", type=click.Path(path_type=Path), help="write this folder [default: ROOT/dataset/ENV]")

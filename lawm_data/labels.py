@@ -16,8 +16,11 @@ def labeled(rows: Sequence[Row], fraction: float | None, seed: int) -> set[str]:
 
 def check_fraction(fraction: float) -> None:
     """UserError for what is no fraction of episodes."""
-    if not 0 < fraction <= 1:
-        raise UserError(f"--label-frac {fraction}: expected a fraction above 0 and up to 1, such as 0.05")
+    if not 0 < fraction < 1:
+        raise UserError(
+            f"--label-frac {fraction}: expected a fraction between 0 and 1, such as 0.05; without it all that have "
+            "actions keep them"
+        )
 
 
 def drawn(with_actions: Collection[str], count_all: int, fraction: float | None, seed: int) -> set[str]:

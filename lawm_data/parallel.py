@@ -8,13 +8,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from lawm_data.errors import UserError
+
+PATIENCE = 2.0  # seconds; to draw takes none
 
 
 class Outcome(NamedTuple):
@@ -83,12 +85,35 @@ class _Running:
 def _child(task: Callable[..., None], arguments: tuple[Any, ...], errors: Any, lock: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and kills
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    tqdm.set_lock(lock)
+    tqdm.set_lock(_DrawingLock(lock))
     try:
         task(*arguments)
     except UserError as error:
         errors.put(str(error))
         raise SystemExit(2) from None
+
+
+class _DrawingLock:
+    """The processes' lock around drawing a bar; given up once one keeps it too long, which was killed meanwhile."""
+
+    def __init__(self, lock: Any):
+        self.lock = lock
+
+    def acquire(self) -> bool:
+        if not self.lock.acquire(timeout=PATIENCE):
+            self.lock = threading.RLock()  # bars drawn over each other are better than a wait without end
+            self.lock.acquire()
+        return True
+
+    def release(self) -> None:
+        with suppress(AssertionError, RuntimeError):  # not held, where it was given up meanwhile
+            self.lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def _die_with_parent() -> None:

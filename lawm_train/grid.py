@@ -74,7 +74,7 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> li
 
     settings: the other sections of the recipe, see policy.SECTIONS.
     """
-    plan, waiting, failed = list(cells(config)), [], []
+    plan, waiting, failed, taken = list(cells(config)), [], [], set()
 
     def tell(number: int, how: str, seconds: float = 0.0) -> None:
         click.echo(f"cell {number} of {len(plan)}, {plan[number - 1]}: {seconds:.0f} s, {how}")
@@ -87,6 +87,9 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> li
         for number, cell in enumerate(plan, 1):
             try:
                 task = _Task.of(cell, config, settings, recipe, root / "runs")
+                if task.name in taken:
+                    raise UserError(f"another cell has the runs {task.name}-s*; give each dataset a --root of its own")
+                taken.add(task.name)
             except UserError as error:
                 fail(number, error)
                 continue
@@ -95,8 +98,9 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> li
                 failed += task.stopped
             else:
                 waiting.append((number, task))
-        work = [(task, torch.get_num_threads() // config.jobs) for _, task in waiting]
-        with closing(parallel.outcomes(_train_and_score, work, config.jobs)) as ended:
+        jobs = max(1, min(config.jobs, len(waiting)))
+        work = [(task, torch.get_num_threads() // jobs) for _, task in waiting]
+        with closing(parallel.outcomes(_train_and_score, work, jobs)) as ended:
             for outcome in ended:
                 number, task = waiting[outcome.number]
                 if outcome.error:
@@ -128,7 +132,7 @@ class _Task:
         chosen = dataset.default_slice(cell.slice)
         job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
         name = job.name
-        if cell.labels.fraction is not None:
+        if cell.labels.fraction not in (None, dataset.manifest.label_fraction):
             name += f"-frac{cell.labels.fraction:g}"
         task = cls(job, runs_root, name, config.episodes)
         return replace(task, job=job.as_begun(task.folders.values()))
@@ -158,7 +162,8 @@ class _Task:
     def returns(self) -> str:
         """What there is to tell of runs that have ended."""
         stopped, runs = len(self.stopped), self.folders.values()
-        means = [f"{record.last.mean:.1f}" for run in runs for record in evidence.of_run(run.path)[:1]]
+        records = [record for run in runs for record in evidence.of_run(run.path)]
+        means = [f"{record.last.mean:.1f}" for record in records if not record.method.endswith(evidence.PRIOR)]
         said = f", {stopped} of {len(runs)} stopped" if stopped else ""
         return said + (f", returns {', '.join(means)}" if means else "")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from lawm_data.figures import png
 from lawm_train import tables
 from lawm_train.evidence import PRIOR, Record
-
-ORACLE = " oracle"
 
 
 def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
@@ -25,6 +24,7 @@ def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
         updates = sorted({evaluation.update for evaluation in own})
         at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
         label = f"{tables.title(method)} ({place.env} {place.slice}, {tables.fraction(place)})"
+        label += "" if all(run.state == "finished" for run in runs) else ", not finished"
         if len(updates) == 1:
             axes.axhline(fmean(at[0]), color=f"C{color}", linestyle=":", label=label)
             continue
@@ -39,18 +39,25 @@ def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
     return png(page)
 
 
-Line = dict[float, list[float]]
-"""By fraction of labels, the last returns of the finished runs."""
+class Varied(NamedTuple):
+    """What is the same along a line of `fractions`."""
+
+    env: str
+    slice: str
+    dataset: str
+    settings: str
+    method: str
 
 
-def by_fraction(records: Sequence[Record]) -> dict[tuple[str, str, str, str], Line]:
-    """By env, slice, dataset and method: those that were run with several fractions of labels; an oracle has all."""
-    lines: dict[tuple[str, str, str, str], Line] = {}
+def by_fraction(records: Sequence[Record]) -> dict[Varied, dict[float, list[float]]]:
+    """The last returns by fraction of labels, of what was run with several; an oracle has 1."""
+    lines: dict[Varied, dict[float, list[float]]] = {}
     for place, own in tables.cells(records).items():
         for name, cell in own.items():
-            share = 1.0 if name.endswith(ORACLE) else place.label_frac
+            share = 1.0 if tables.is_oracle(name) else place.label_frac
             if cell.runs and share is not None and not name.endswith(PRIOR):
-                key = (place.env, place.slice, place.dataset, name.removesuffix(ORACLE))
+                method = name.replace(tables.ORACLE, "")
+                key = Varied(place.env, place.slice, place.dataset, cell.runs[0].settings, method)
                 lines.setdefault(key, {})[share] = cell.last
     return {key: dict(sorted(line.items())) for key, line in lines.items() if len(line) > 1}
 
@@ -64,11 +71,11 @@ def fractions(records: Sequence[Record]) -> bytes | None:
         return None
     page = Figure(figsize=(7, 4.2), layout="constrained")
     axes = page.subplots()
-    for color, ((env, slice_name, _, method), line) in enumerate(lines.items()):
+    for color, (key, line) in enumerate(lines.items()):
         shares, returns = [100 * share for share in line], list(line.values())
         axes.plot(shares, list(map(fmean, returns)), color=f"C{color}", marker=".")
         axes.fill_between(shares, list(map(min, returns)), list(map(max, returns)), color=f"C{color}", alpha=0.2)
-        axes.lines[-1].set_label(f"{tables.title(method)} ({env} {slice_name})")
+        axes.lines[-1].set_label(f"{tables.title(key.method)} ({key.env} {key.slice})")
     ticks = sorted({100 * share for line in lines.values() for share in line})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -21,6 +21,7 @@ from lawm_train.paired import interval
 
 KEPT = 0.85  # of its best evaluation: a run that ends below is marked
 NOT_RUN = "not run"
+ORACLE, STOPPED = " oracle", "stopped"  # how a method's name ends, and the state of a run
 NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
 OURS = "lawm"
 
@@ -49,6 +50,12 @@ class Cell(NamedTuple):
         return [run.best.mean for run in self.runs]
 
     @property
+    def stopped(self) -> str:
+        """` (1 stopped)`, or nothing: without the seeds that diverged a method looks better than it is."""
+        count = sum(run.state == STOPPED for run in self.others)
+        return f" ({count} stopped)" if count else ""
+
+    @property
     def labeled(self) -> str:
         """How many episodes, each number once."""
         return _distinct(run.labeled for run in self.runs)
@@ -61,7 +68,7 @@ class Cell(NamedTuple):
     @property
     def paper(self) -> paper.Figure | None:
         """The paper's figure, where it has one for this fraction of labels."""
-        of_table = self.method.endswith(" oracle") or self.place.label_frac == paper.LABEL_FRACTION
+        of_table = is_oracle(self.method) or self.place.label_frac == paper.LABEL_FRACTION
         return paper.TABLE_1.get((self.place.env, self.place.slice), {}).get(self.method) if of_table else None
 
 
@@ -69,16 +76,21 @@ Cells = dict[Place, dict[str, Cell]]
 
 
 def cells(records: Sequence[Record]) -> Cells:
-    """By place and method, both in order. UserError where runs of one cell had different settings."""
-    ordered = sorted(records, key=lambda record: (_place(record)[:2], str(_place(record)[2:]), _rank(record.method)))
+    """By place and method, both in order. UserError where runs of a cell had different settings, or the same seeds."""
+    ordered = sorted(records, key=lambda record: (_order(_place(record)), _rank(record.method)))
     found: Cells = {}
     for (place, method), group in groupby(ordered, key=lambda record: (_place(record), record.method)):
         own = list(group)
         _check_alike(own)
+        _check_distinct(own)
         own.sort(key=lambda run: (run.seed, run.run))
         finished, others = ([run for run in own if (run.state == "finished") == wanted] for wanted in (True, False))
         found.setdefault(place, {})[method] = Cell(place, method, finished, others)
     return found
+
+
+def is_oracle(method: str) -> bool:
+    return ORACLE in method
 
 
 def title(method: str) -> str:
@@ -95,6 +107,7 @@ def fraction(place: Place) -> str:
 
 def table_1(found: Cells) -> str:
     """The paper's rows and columns, then whatever else was run; return / 10, mean ± std over runs (paper's)."""
+    found = _beside_oracles(found)
     columns = _columns(found)
     head = ["environment", "dataset", "labeled", *map(title, columns)]
     rows = []
@@ -108,7 +121,7 @@ def table_1(found: Cells) -> str:
 
 def table_1_csv(found: Cells) -> str:
     """The cells of `table_1` one a row, return / 10; difference: ours - the paper's. Empty fields: not run, none."""
-    text = io.StringIO()
+    found, text = _beside_oracles(found), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = "environment dataset digest label_frac method labeled runs last last_std best paper paper_std difference"
     writer.writerow(names.split())
@@ -157,7 +170,7 @@ def paired_table(found: Cells) -> str:
         "environment", "dataset", "labeled", "difference", "pairs", "each", "mean", "95% t-interval", "excludes zero",
     ]  # fmt: skip
     rows = []
-    for at, own in found.items():
+    for at, own in _beside_oracles(found).items():
         for method, other in own.items():
             differences = pairs(own[OURS].runs, other.runs) if OURS in own and method != OURS else []
             if not differences:
@@ -168,7 +181,8 @@ def paired_table(found: Cells) -> str:
             sure = "yes" if around.excludes_zero else "no"
             each = ", ".join(f"{value:.0f}" for value in differences)
             place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}"]
-            rows.append([*place, len(differences), each, f"{around.mean:.1f}", bounds, sure])
+            count = f"{len(differences)}{own[OURS].stopped}{other.stopped}"
+            rows.append([*place, count, each, f"{around.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""
 
 
@@ -196,6 +210,10 @@ def _place(record: Record) -> Place:
     return Place(record.env, record.slice, record.label_frac, record.dataset)
 
 
+def _order(place: Place) -> tuple[object, ...]:
+    return (place[:2], str(place[2:]))
+
+
 def _rank(method: str) -> tuple[int, str]:
     """The paper's methods in its order, then the others by name."""
     known = paper.METHODS.index(method) if method in paper.METHODS else len(paper.METHODS)
@@ -215,8 +233,30 @@ def _places(found: Cells) -> list[Place]:
     return sorted([*found, *missing], key=lambda place: (order.get(place[:2], len(order)), place[:2], str(place[2:])))
 
 
+def _beside_oracles(found: Cells) -> Cells:
+    """With each oracle, which draws no labels, in every place of its slice and dataset where others were run."""
+    spread: Cells = {place: {} for place, own in found.items() if not all(map(is_oracle, own))}
+    for place, own in found.items():
+        everywhere = [other for other in spread if other._replace(label_frac=place.label_frac) == place]
+        for method, cell in own.items():
+            for at in (everywhere if is_oracle(method) else []) or [place]:
+                spread.setdefault(at, {})[method] = cell._replace(place=at)
+    ordered = sorted(spread.items(), key=lambda item: _order(item[0]))
+    return {place: dict(sorted(own.items(), key=lambda item: _rank(item[0]))) for place, own in ordered}
+
+
+def _check_distinct(runs: Sequence[Record]) -> None:
+    """Two run folders of one training would count twice."""
+    seen: dict[tuple[int, int | None], Record] = {}
+    for run in runs:
+        other = seen.setdefault((run.seed, run.label_seed), run)
+        if other is not run:
+            raise UserError(f"{other.run} and {run.run}: {title(run.method)} with the same seeds; report one of them")
+
+
 def _check_alike(runs: Sequence[Record]) -> None:
-    first, *others = runs
+    """Of those that were not stopped: a seed that was is not continued when others get more updates."""
+    first, *others = [run for run in runs if run.state != STOPPED] or runs
     for other in others:
         if other.settings != first.settings:
             raise UserError(
@@ -233,15 +273,15 @@ def _dataset(place: Place, found: Cells) -> str:
 
 def _labeled(place: Place, own: dict[str, Cell]) -> str:
     """`5% (18)`: the fraction, and the number of episodes that it is."""
-    counts = _distinct(run.labeled for cell in own.values() if "oracle" not in cell.method for run in cell.runs)
+    counts = _distinct(run.labeled for cell in own.values() if not is_oracle(cell.method) for run in cell.runs)
     return fraction(place) + (f" ({counts})" if counts else "")
 
 
 def _score(cell: Cell) -> str:
     paper_figure = f" ({cell.paper})" if cell.paper else ""
     if cell.runs:
-        return mean_std([value / 10 for value in cell.last]) + paper_figure
-    return ("unfinished" if cell.others else NOT_RUN) + paper_figure
+        return mean_std([value / 10 for value in cell.last]) + cell.stopped + paper_figure
+    return ("unfinished" + cell.stopped if cell.others else NOT_RUN) + paper_figure
 
 
 def _average(found: Cells, method: str) -> str:

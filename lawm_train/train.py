@@ -120,7 +120,7 @@ class _Session:
         return round(time.perf_counter() - self.began, 1)
 
     def bar(self, phase: Phase, done: int) -> tqdm:
-        name = phase.name if self.place is None else f"{self.job.name} {phase.name}"
+        name = phase.name if self.place is None else f"{self.runs[0].path.name.rsplit('-s', 1)[0]} {phase.name}"
         own = {"desc": name, "position": self.place, "leave": self.place is None}
         return tqdm(total=phase.updates, initial=done, unit="update", dynamic_ncols=True, **own)
 
@@ -218,7 +218,7 @@ class _Loop:
 
 def _log_cost(session: _Session, phase: Phase) -> None:
     """The last row of a run, once: wall time and peak memory (of this process, which trained so many seeds) in MB."""
-    cost = {"seconds": session.seconds, "seeds": len(session.runs), **peak_memory()}
+    cost = {"seconds": session.seconds, "seeds": len(session.runs), "threads": torch.get_num_threads(), **peak_memory()}
     for run in (run for _, run in session.going if not run.finished):
         run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
 

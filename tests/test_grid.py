@@ -147,6 +147,13 @@ def test_a_bad_cell_stops_no_other_and_the_end_names_it(small):
     ]
 
 
+def test_two_datasets_of_one_task_do_not_share_run_folders(small):
+    make_dataset(Path("again"), made_episodes(16))
+    answer = small("{methods: [bc], oracle: [], runs: 1}", "data", "again")
+    assert answer.exit_code == 1 and states(answer)["BC on data"] == "done"
+    assert "another cell has the runs custom-made-medium-replay-bc-s*" in states(answer)["BC on again"]
+
+
 def test_other_settings_are_no_done_run(small):
     section = "{methods: [bc], oracle: [], runs: 1}"
     small(section)
@@ -159,6 +166,9 @@ def test_fractions_of_labels_have_folders_of_their_own(small):
     assert answer.exit_code == 0, answer.output
     counts = [Run(RUNS / f"custom-made-medium-replay-bc-frac{f}-s0").config["labeled"] for f in (0.1, 0.3)]
     assert counts == [1, 3]
+    own = stream.open_dataset("data").manifest.label_fraction
+    assert states(small(f"{{methods: [bc], oracle: [], runs: 1, label_fracs: [{own}]}}"))
+    assert (RUNS / "custom-made-medium-replay-bc-s0").is_dir(), "the dataset's own fraction has the plain name"
 
 
 @pytest.mark.parametrize(
@@ -223,6 +233,16 @@ def meet(folder, number, place):
 def test_as_many_tasks_run_at_a_time_as_asked_each_with_its_place(tmp_path):
     assert [outcome.error for outcome in REAL(meet, [(tmp_path, k) for k in range(2)], 2)] == [None, None]
     assert {path.name for path in tmp_path.iterdir()} == {"0 at 0", "1 at 1"}
+
+
+def test_a_lock_that_a_killed_process_kept_is_given_up(monkeypatch):
+    monkeypatch.setattr(parallel, "PATIENCE", 0.01)
+    kept = multiprocessing.get_context("spawn").Lock()
+    kept.acquire()
+    lock = parallel._DrawingLock(kept)
+    with lock, lock:  # from within, as tqdm does
+        pass
+    assert lock.lock is not kept and not kept.acquire(timeout=0)
 
 
 def wait(folder, number, place):

@@ -33,7 +33,7 @@ WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "
 TRAIN_LAYERS = """
 stream evaluate paper paired evidence
 data inferred tables
-pool lawm
+pool lawm plots
 clap td3bc bc idm
 methods rungs
 acting pretrained job

@@ -132,10 +132,14 @@ def test_several_fractions_of_labels_are_drawn_an_oracle_as_all_of_them(runs, tm
     report.write(runs, tmp_path / "one")
     assert not (tmp_path / "one" / "fractions.png").exists(), "no method was run with two fractions"
     few = make_run(tmp_path / "few", "clap", 0, [50], label_frac=0.01)
+    longer = {"model": {"prior": None}, "train": {"batch": 32}}
+    unlike = make_run(tmp_path / "unlike", "clap", 0, [60], label_frac=0.02, settings=longer)
     oracle = make_run(tmp_path / "oracle", "clap", 0, [300, 250], oracle=True)
     other = make_run(tmp_path / "other", "lawm", 0, [70], label_frac=0.2, dataset={"digest": "e" * 64})
-    lines = plots.by_fraction(records([*runs, few, oracle, other]))
-    assert lines == {("walker-walk", "expert", "d" * 12, "clap"): {0.01: [50], 0.05: [170, 290], 1.0: [250]}}
+    lines = plots.by_fraction(records([*runs, few, unlike, oracle, other]))
+    ((key, line),) = lines.items()
+    assert (key.slice, key.dataset, key.method) == ("expert", "d" * 12, "clap")
+    assert line == {0.01: [50], 0.05: [170, 290], 1.0: [250]}
     report.write([*runs, few, oracle, other], tmp_path / "three")
     assert (tmp_path / "three" / "fractions.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -242,8 +246,34 @@ def test_a_stopped_run_is_no_score(tmp_path):
     path = make_run(tmp_path / "a", "lawm", 0, [5], finished=False)
     Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
     found = records([path])
-    assert found[0].state == "stopped" and "unfinished (94.3" in tables.table_1(tables.cells(found))
+    assert found[0].state == "stopped" and "unfinished (1 stopped) (94.3" in tables.table_1(tables.cells(found))
     assert "| 0 (+ 1 not finished) |" in tables.cell_table(tables.cells(found))
+
+
+def test_a_seed_that_was_stopped_is_told_and_does_not_bar_the_others_from_more_updates(runs, tmp_path):
+    path = make_run(tmp_path / "h", "lawm", 2, [500], finished=False, settings={"model": {"prior": None}})
+    Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
+    found = tables.cells(records([*runs, path]))
+    assert "| 30.0 ± 14.1 (1 stopped) (94.3 ± 0.6) |" in row(tables.table_1(found), "walker-walk", "expert")
+    assert "| 2 (1 stopped) | 30, 110 |" in row(tables.paired_table(found), "LAWM - C-LAP")
+
+
+def test_one_training_under_two_names_does_not_count_twice(runs, tmp_path):
+    again = make_run(tmp_path / "a-frac0.05", "lawm", 0, [100, 300, 200])
+    with pytest.raises(UserError, match="a and a-frac0.05: LAWM with the same seeds"):
+        report.write([*runs, again], tmp_path / "out")
+
+
+def test_an_oracle_stands_in_the_row_of_every_fraction(runs, tmp_path):
+    oracle = make_run(tmp_path / "oracle", "clap", 0, [330], oracle=True, label_frac=None)
+    few = make_run(tmp_path / "few", "lawm", 0, [50], label_frac=0.01)
+    found = tables.cells(records([*runs[:4], oracle, few]))
+    text = tables.table_1(found)
+    assert " 33.0 (93.1 ± 0.5) |" in row(text, "expert", "5% (5)") and "| 33.0 (93.1" in row(
+        text, "expert", "| 1% (5) |"
+    )
+    assert "| all |" not in text and "| 1 | -280 |" in row(tables.paired_table(found), "| 1% |", "C-LAP oracle")
+    assert tables.cell_table(found).count("C-LAP oracle") == 1, "it was run once"
 
 
 def test_nothing_to_report_is_one_line(runs, tmp_path):
