@@ -1,6 +1,6 @@
 #!/bin/sh
-# Table 1, a cell a command: cut it anywhere and run it again, it continues. `lawm-train grid` runs the same cells from
-# one recipe, skipping what is done. On two cores: RECIPE=cpu RUNS=3 sh table1.sh
+# Table 1, a cell a command: cut it anywhere and run it again, it continues. `lawm-train grid paper` runs the first block
+# from one recipe, skipping what is done; controls and fractions are here alone. On two cores: RECIPE=cpu RUNS=3 sh table1.sh
 RECIPE=${RECIPE:-paper} RUNS=${RUNS:-5} LAWM_ROOT=${LAWM_ROOT:-lawm}
 # dataset folders, or Hub ids such as ORG/lawm-walker@v1; redrawn labels and oracles need their withheld actions
 CHEETAH=${CHEETAH:-$LAWM_ROOT/dataset/cheetah-run}
@@ -39,6 +39,7 @@ for fraction in 0.01 0.2; do
     done
 done
 
-# scores over 100 episodes, then the tables
+# scores over 100 episodes, of the prior-policies too, then the tables
 lawm-train evaluate "$LAWM_ROOT"/runs/cheetah-run-* "$LAWM_ROOT"/runs/hopper-stand-* "$LAWM_ROOT"/runs/walker-walk-*
+lawm-train evaluate --policy prior "$LAWM_ROOT"/runs/*-clap* "$LAWM_ROOT"/runs/*-lawm*
 lawm-train report "$LAWM_ROOT"/runs/*
