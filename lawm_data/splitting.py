@@ -214,3 +214,5 @@ def _report(manifest: Manifest, slices: dict[str, Slice]) -> None:
             f"{_shortfall(slices[name])}; {len(slices[name].validation_rows)} for validation; "
             f"{counts['labeled']} of {counts['episodes']} labeled; mean return {counts['mean']:.1f}{labeled}"
         )
+    if manifest.label_fraction is None:
+        print("actions are kept wherever they were recorded; --label-frac 0.05 keeps those of 5%")

@@ -229,6 +229,12 @@ def test_a_folder_of_its_own_is_pushed_by_name(tmp_path: Path) -> None:
     assert f"next: lawm-data push {tmp_path / 'half'}," in split(tmp_path, "--out", str(tmp_path / "half"))
 
 
+def test_a_split_that_strips_nothing_says_how_to(tmp_path: Path) -> None:
+    store(tmp_path, made(40))
+    assert "--label-frac 0.05 keeps those of 5%" in split(tmp_path)
+    assert "keeps those" not in split(tmp_path, "--label-frac", "0.1")
+
+
 def test_a_named_import_without_actions_stays_unlabeled(tmp_path: Path) -> None:
     store(tmp_path, [episode.stripped() for episode in made(30, source="video")], "plan2explore")
     output = split(tmp_path)
