@@ -14,7 +14,7 @@ from lawm_data.errors import UserError
 from lawm_data.figures import png
 from lawm_data.runs import Run, trained
 from lawm_data.windows import Batch, Pool, Windows
-from lawm_train import acting, evidence, idm, policy, rungs, tables
+from lawm_train import acting, cells, evidence, idm, policy, rungs
 from lawm_train.clap import Agent
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.lawm import WorldModel
@@ -116,7 +116,7 @@ def _of_model(run: Run, dataset: Dataset, world: WorldModel) -> list[Rung]:
     second, third = "2 inferred actions", "3 open loop"
     if not others:
         everything = "with every action known, none was learned to be inferred"
-        reason = everything if reads or saved["oracle"] else f"{tables.title(saved['method'])} infers no actions"
+        reason = everything if reads or saved["oracle"] else f"{cells.title(saved['method'])} infers no actions"
         return [first, not_walked(second, reason), not_walked(third, reason), last]
     hidden = [episode for episode in others if episode.action is not None][:HIDDEN]
     if not hidden:

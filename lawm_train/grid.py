@@ -20,7 +20,8 @@ from lawm_data import files, parallel
 from lawm_data.config import check_least
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import evidence, methods, scoring, stream, tables, train
+from lawm_train import evidence, methods, scoring, stream, train
+from lawm_train.cells import title
 from lawm_train.data import Labels
 from lawm_train.job import Job
 
@@ -53,7 +54,7 @@ class Cell(NamedTuple):
     def __str__(self) -> str:
         oracle = " oracle" if self.labels.oracle else ""
         fraction = "" if self.labels.fraction is None else f", {100 * self.labels.fraction:g}% labeled"
-        return f"{tables.title(self.method + oracle)} on {self.dataset}, {self.slice or 'default slice'}{fraction}"
+        return f"{title(self.method + oracle)} on {self.dataset}, {self.slice or 'default slice'}{fraction}"
 
 
 def cells(config: Config) -> Iterator[Cell]:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from lawm_data.figures import png
-from lawm_train import tables
+from lawm_train import cells
 from lawm_train.evidence import PRIOR, Record
 
 
@@ -17,13 +17,13 @@ def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
 
     page = Figure(figsize=(7, 4.2), layout="constrained")
     axes = page.subplots()
-    places = tables.cells(records).items()
-    cells = [(place, method, [*cell.runs, *cell.others]) for place, own in places for method, cell in own.items()]
-    for color, (place, method, runs) in enumerate(cells):
+    places = cells.of(records).items()
+    lines = [(place, method, [*cell.runs, *cell.others]) for place, own in places for method, cell in own.items()]
+    for color, (place, method, runs) in enumerate(lines):
         own = [evaluation for run in runs for evaluation in run.evaluations]
         updates = sorted({evaluation.update for evaluation in own})
         at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
-        label = f"{tables.title(method)} ({place.env} {place.slice}, {tables.fraction(place)})"
+        label = f"{cells.title(method)} ({place.env} {place.slice}, {cells.fraction(place)})"
         label += "" if all(run.state == "finished" for run in runs) else ", not finished"
         if len(updates) == 1:
             axes.axhline(fmean(at[0]), color=f"C{color}", linestyle=":", label=label)
@@ -52,11 +52,11 @@ class Varied(NamedTuple):
 def by_fraction(records: Sequence[Record]) -> dict[Varied, dict[float, list[float]]]:
     """The last returns by fraction of labels, of what was run with several; an oracle has 1."""
     lines: dict[Varied, dict[float, list[float]]] = {}
-    for place, own in tables.cells(records).items():
+    for place, own in cells.of(records).items():
         for name, cell in own.items():
-            share = 1.0 if tables.is_oracle(name) else place.label_frac
+            share = 1.0 if cells.is_oracle(name) else place.label_frac
             if cell.runs and share is not None and not name.endswith(PRIOR):
-                method = name.replace(tables.ORACLE, "")
+                method = name.replace(cells.ORACLE, "")
                 key = Varied(place.env, place.slice, place.dataset, cell.runs[0].settings, method)
                 lines.setdefault(key, {})[share] = cell.last
     return {key: dict(sorted(line.items())) for key, line in lines.items() if len(line) > 1}
@@ -75,7 +75,7 @@ def fractions(records: Sequence[Record]) -> bytes | None:
         shares, returns = [100 * share for share in line], list(line.values())
         axes.plot(shares, list(map(fmean, returns)), color=f"C{color}", marker=".")
         axes.fill_between(shares, list(map(min, returns)), list(map(max, returns)), color=f"C{color}", alpha=0.2)
-        axes.lines[-1].set_label(f"{tables.title(key.method)} ({key.env} {key.slice})")
+        axes.lines[-1].set_label(f"{cells.title(key.method)} ({key.env} {key.slice})")
     ticks = sorted({100 * share for line in lines.values() for share in line})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

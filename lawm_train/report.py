@@ -10,7 +10,7 @@ import click
 
 from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_train import evidence, plots, tables
+from lawm_train import cells, evidence, plots, tables
 from lawm_train.evidence import Record
 
 LADDER = "diagnostics.json"  # in a run folder, as `lawm-train diagnose` writes it
@@ -36,7 +36,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
         for run, rungs in ladders.items():
             files.write_json(keep / f"{run}-ladder.json", rungs)
     files.write_text(out / "report.md", text)
-    files.write_text(out / "table1.csv", tables.table_1_csv(tables.cells(records)))
+    files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
     files.write_bytes(out / "curves.png", plots.curves(records, reference))
     by_fraction = plots.fractions(records)
@@ -107,10 +107,10 @@ def ladder_table(ladders: dict[str, list[dict]]) -> str:
 _TABLES = {
     "table1": (
         "Table 1: return / 10 of the last checkpoint, mean ± std over runs (the paper's figure)",
-        lambda records, _: tables.table_1(tables.cells(records)),
+        lambda records, _: tables.table_1(cells.of(records)),
     ),
-    "cells": ("Cells", lambda records, _: tables.cell_table(tables.cells(records))),
-    "paired": ("Paired differences of raw returns", lambda records, _: tables.paired_table(tables.cells(records))),
+    "cells": ("Cells", lambda records, _: tables.cell_table(cells.of(records))),
+    "paired": ("Paired differences of raw returns", lambda records, _: tables.paired_table(cells.of(records))),
     "runs": ("Runs", lambda records, _: tables.run_table(records)),
     "ladder": ("Ladder of diagnostics", lambda _, ladders: ladder_table(ladders)),
 }

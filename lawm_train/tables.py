@@ -1,8 +1,4 @@
-"""Records -> the layout of Table 1, the cells in detail, each run, and paired differences; Markdown and CSV.
-
-A place is a row of Table 1: one slice of one dataset with one fraction of labels. A cell is a method in a place; it
-counts the runs that are finished, by their last checkpoints.
-"""
+"""Cells -> the layout of Table 1, the cells in detail, each run, and paired differences; Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -10,104 +6,33 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from statistics import fmean, stdev
-from typing import NamedTuple
 
-from lawm_data.errors import UserError
 from lawm_train import paper
+from lawm_train.cells import (
+    Cell,
+    Cells,
+    Place,
+    beside_oracles,
+    distinct,
+    fraction,
+    is_oracle,
+    pairs,
+    place_of,
+    rank,
+    title,
+)
 from lawm_train.evidence import PRIOR, Record
 from lawm_train.paired import interval
 
 KEPT = 0.85  # of its best evaluation: a run that ends below is marked
 NOT_RUN = "not run"
-ORACLE, STOPPED = " oracle", "stopped"  # how a method's name ends, and the state of a run
-NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
 OURS = "lawm"
-
-
-class Place(NamedTuple):
-    env: str
-    slice: str
-    label_frac: float | None  # None: every episode that has actions keeps them
-    dataset: str  # digest; empty in a row of the paper that no run is of
-
-
-class Cell(NamedTuple):
-    """The finished runs of a method in a place, and those that are not."""
-
-    place: Place
-    method: str
-    runs: Sequence[Record] = ()
-    others: Sequence[Record] = ()
-
-    @property
-    def last(self) -> list[float]:
-        return [run.last.mean for run in self.runs]
-
-    @property
-    def best(self) -> list[float]:
-        return [run.best.mean for run in self.runs]
-
-    @property
-    def stopped(self) -> str:
-        """` (1 stopped)`, or nothing: without the seeds that diverged a method looks better than it is."""
-        count = sum(run.state == STOPPED for run in self.others)
-        return f" ({count} stopped)" if count else ""
-
-    @property
-    def labeled(self) -> str:
-        """How many episodes, each number once."""
-        return _distinct(run.labeled for run in self.runs)
-
-    @property
-    def difference(self) -> float | None:
-        """Return / 10 minus the paper's, where both are there."""
-        return fmean(self.last) / 10 - self.paper.mean if self.runs and self.paper else None
-
-    @property
-    def paper(self) -> paper.Figure | None:
-        """The paper's figure, where it has one for this fraction of labels."""
-        of_table = is_oracle(self.method) or self.place.label_frac == paper.LABEL_FRACTION
-        return paper.TABLE_1.get((self.place.env, self.place.slice), {}).get(self.method) if of_table else None
-
-
-Cells = dict[Place, dict[str, Cell]]
-
-
-def cells(records: Sequence[Record]) -> Cells:
-    """By place and method, both in order. UserError where runs of a cell had different settings, or the same seeds."""
-    ordered = sorted(records, key=lambda record: (_order(_place(record)), _rank(record.method)))
-    found: Cells = {}
-    for (place, method), group in groupby(ordered, key=lambda record: (_place(record), record.method)):
-        own = list(group)
-        _check_alike(own)
-        _check_distinct(own)
-        own.sort(key=lambda run: (run.seed, run.run))
-        finished, others = ([run for run in own if (run.state == "finished") == wanted] for wanted in (True, False))
-        found.setdefault(place, {})[method] = Cell(place, method, finished, others)
-    return found
-
-
-def is_oracle(method: str) -> bool:
-    return ORACLE in method
-
-
-def title(method: str) -> str:
-    """`idm-td3bc oracle` -> `IDM-TD3+BC oracle`"""
-    name, *rest = method.split()
-    parts = [NAMES.get(part, part.upper()) for part in name.split("-")]
-    return " ".join(["-".join(parts), *rest])
-
-
-def fraction(place: Place) -> str:
-    """`5%`, or `all`"""
-    return "all" if place.label_frac is None else f"{100 * place.label_frac:g}%"
 
 
 def table_1(found: Cells) -> str:
     """The paper's rows and columns, then whatever else was run; return / 10, mean ± std over runs (paper's)."""
-    found = _beside_oracles(found)
+    found = beside_oracles(found)
     columns = _columns(found)
     head = ["environment", "dataset", "labeled", *map(title, columns)]
     rows = []
@@ -121,7 +46,7 @@ def table_1(found: Cells) -> str:
 
 def table_1_csv(found: Cells) -> str:
     """The cells of `table_1` one a row, return / 10; difference: ours - the paper's. Empty fields: not run, none."""
-    found, text = _beside_oracles(found), io.StringIO()
+    found, text = beside_oracles(found), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = "environment dataset digest label_frac method labeled runs last last_std best paper paper_std difference"
     writer.writerow(names.split())
@@ -154,7 +79,7 @@ def run_table(records: Iterable[Record]) -> str:
         "last / best", "settings", "code",
     ]  # fmt: skip
     rows = []
-    for run in sorted(records, key=lambda run: (_place(run)[:2], _rank(run.method), run.seed)):
+    for run in sorted(records, key=lambda run: (place_of(run)[:2], rank(run.method), run.seed)):
         kept = f"{run.kept:.2f}" + (f" **below {KEPT}**" if run.kept < KEPT else "")
         best = f"{run.best.mean:.1f} ({run.best.update})"
         drawn = "-" if run.label_seed is None else run.label_seed
@@ -170,7 +95,7 @@ def paired_table(found: Cells) -> str:
         "environment", "dataset", "labeled", "difference", "pairs", "each", "mean", "95% t-interval", "excludes zero",
     ]  # fmt: skip
     rows = []
-    for at, own in _beside_oracles(found).items():
+    for at, own in beside_oracles(found).items():
         for method, other in own.items():
             differences = pairs(own[OURS].runs, other.runs) if OURS in own and method != OURS else []
             if not differences:
@@ -186,16 +111,6 @@ def paired_table(found: Cells) -> str:
     return markdown(head, rows) if rows else ""
 
 
-def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:
-    """Differences of the last returns; an oracle draws no labels, so its training seed alone makes the pair."""
-    return [
-        a.last.mean - b.last.mean
-        for a in ours
-        for b in theirs
-        if a.seed == b.seed and (a.label_seed == b.label_seed or b.label_seed is None)
-    ]
-
-
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
@@ -206,23 +121,9 @@ def mean_std(values: Sequence[float]) -> str:
     return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def _place(record: Record) -> Place:
-    return Place(record.env, record.slice, record.label_frac, record.dataset)
-
-
-def _order(place: Place) -> tuple[object, ...]:
-    return (place[:2], str(place[2:]))
-
-
-def _rank(method: str) -> tuple[int, str]:
-    """The paper's methods in its order, then the others by name."""
-    known = paper.METHODS.index(method) if method in paper.METHODS else len(paper.METHODS)
-    return known, method
-
-
 def _columns(found: Cells) -> list[str]:
     methods = set(paper.METHODS) | {method for own in found.values() for method in own}
-    return sorted(methods, key=_rank)
+    return sorted(methods, key=rank)
 
 
 def _places(found: Cells) -> list[Place]:
@@ -233,38 +134,6 @@ def _places(found: Cells) -> list[Place]:
     return sorted([*found, *missing], key=lambda place: (order.get(place[:2], len(order)), place[:2], str(place[2:])))
 
 
-def _beside_oracles(found: Cells) -> Cells:
-    """With each oracle, which draws no labels, in every place of its slice and dataset where others were run."""
-    spread: Cells = {place: {} for place, own in found.items() if not all(map(is_oracle, own))}
-    for place, own in found.items():
-        everywhere = [other for other in spread if other._replace(label_frac=place.label_frac) == place]
-        for method, cell in own.items():
-            for at in (everywhere if is_oracle(method) else []) or [place]:
-                spread.setdefault(at, {})[method] = cell._replace(place=at)
-    ordered = sorted(spread.items(), key=lambda item: _order(item[0]))
-    return {place: dict(sorted(own.items(), key=lambda item: _rank(item[0]))) for place, own in ordered}
-
-
-def _check_distinct(runs: Sequence[Record]) -> None:
-    """Two run folders of one training would count twice."""
-    seen: dict[tuple[int, int | None], Record] = {}
-    for run in runs:
-        other = seen.setdefault((run.seed, run.label_seed), run)
-        if other is not run:
-            raise UserError(f"{other.run} and {run.run}: {title(run.method)} with the same seeds; report one of them")
-
-
-def _check_alike(runs: Sequence[Record]) -> None:
-    """Of those that were not stopped: a seed that was is not continued when others get more updates."""
-    first, *others = [run for run in runs if run.state != STOPPED] or runs
-    for other in others:
-        if other.settings != first.settings:
-            raise UserError(
-                f"{first.run} and {other.run}: {title(first.method)} with different settings "
-                f"({first.settings} and {other.settings} in their evidence); report them apart"
-            )
-
-
 def _dataset(place: Place, found: Cells) -> str:
     """The slice, with the digest where several datasets have it."""
     several = {other.dataset for other in found if other[:2] == place[:2]} - {place.dataset}
@@ -273,7 +142,7 @@ def _dataset(place: Place, found: Cells) -> str:
 
 def _labeled(place: Place, own: dict[str, Cell]) -> str:
     """`5% (18)`: the fraction, and the number of episodes that it is."""
-    counts = _distinct(run.labeled for cell in own.values() if not is_oracle(cell.method) for run in cell.runs)
+    counts = distinct(run.labeled for cell in own.values() if not is_oracle(cell.method) for run in cell.runs)
     return fraction(place) + (f" ({counts})" if counts else "")
 
 
@@ -286,7 +155,8 @@ def _score(cell: Cell) -> str:
 
 def _average(found: Cells, method: str) -> str:
     """Over the paper's twelve rows, once all of them were run on one dataset each."""
-    runs = [own[method] for own in found.values() if method in own and own[method].paper and own[method].runs]
+    rows = [own for place, own in found.items() if place.label_frac in (None, paper.LABEL_FRACTION)]
+    runs = [own[method] for own in rows if method in own and own[method].paper and own[method].runs]
     printed = f" ({paper.AVERAGE[method]})" if method in paper.AVERAGE else ""
     if sorted(cell.place[:2] for cell in runs) != sorted(paper.TABLE_1):
         return NOT_RUN + printed
@@ -309,16 +179,11 @@ def _detail(cell: Cell) -> list[str]:
     count = str(len(cell.runs)) + (f" (+ {len(cell.others)} not finished)" if cell.others else "")
     if not cell.runs:
         return ["", count, *[""] * 7]
-    episodes = _distinct(len(run.last.returns) for run in cell.runs)
+    episodes = distinct(len(run.last.returns) for run in cell.runs)
     lost = sum(run.kept < KEPT for run in cell.runs)
     difference = "" if cell.difference is None else f"{cell.difference:+.1f}"
     score = [mean_std(cell.last), episodes, mean_std(cell.best), f"{lost} of {len(cell.runs)}"]
     return [cell.labeled, count, *score, difference, *_cost(cell)]
-
-
-def _distinct(counts: Iterable[int]) -> str:
-    """Each number once, in order."""
-    return ", ".join(map(str, sorted(set(counts))))
 
 
 def _cost(cell: Cell) -> list[str]:
@@ -326,7 +191,7 @@ def _cost(cell: Cell) -> list[str]:
     measured = [run for run in cell.runs if run.seconds is not None and not run.method.endswith(PRIOR)]
     if not measured:
         return ["", ""]
-    beside = _distinct(run.beside or 1 for run in measured)
+    beside = distinct(run.beside or 1 for run in measured)
     minutes = fmean(run.seconds or 0.0 for run in measured) / 60
     memory = max(run.memory_mb or 0 for run in measured)
     return [f"{minutes:.1f} ({beside} side by side)", f"{memory}"]

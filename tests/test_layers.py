@@ -32,8 +32,8 @@ cli
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data
 TRAIN_LAYERS = """
 stream evaluate paper paired evidence
-data inferred tables
-pool lawm plots
+data inferred cells
+pool lawm plots tables
 clap td3bc bc idm
 methods rungs
 acting pretrained job

@@ -12,7 +12,7 @@ import lawm_train.cli
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import evidence, paired, paper, plots, report, tables
+from lawm_train import cells, evidence, paired, paper, plots, report, tables
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -63,7 +63,7 @@ def test_the_paper_s_averages_follow_from_its_cells():
 
 
 def test_table_1_takes_last_checkpoints_beside_the_paper_and_says_what_was_not_run(runs):
-    text = tables.table_1(tables.cells(records(runs)))
+    text = tables.table_1(cells.of(records(runs)))
     line = row(text, "walker-walk", "expert")
     assert (
         "| 5% (5) | 12.0 (92.8 ± 9.7) | not run (93.1 ± 0.5) | not run (89.6 ± 3.5) | 23.0 ± 8.5 (88.0 ± 4.2) |" in line
@@ -78,13 +78,13 @@ def test_the_average_appears_once_every_row_was_run(tmp_path):
         make_run(tmp_path / f"{env}-{slice_}", "lawm", 0, [10.0 * k], env=env, slice=slice_)
         for k, (env, slice_) in enumerate(paper.TABLE_1)
     ]
-    assert "| 5.5 (62.4) |" in row(tables.table_1(tables.cells(records(made))), "average")
-    assert "not run (62.4)" in row(tables.table_1(tables.cells(records(made[1:]))), "average")
+    assert "| 5.5 (62.4) |" in row(tables.table_1(cells.of(records(made))), "average")
+    assert "not run (62.4)" in row(tables.table_1(cells.of(records(made[1:]))), "average")
 
 
 def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
     found = records(runs)
-    cell = row(tables.cell_table(tables.cells(found)), "| LAWM |")
+    cell = row(tables.cell_table(cells.of(found)), "| LAWM |")
     assert "| 2 | 300.0 ± 141.4 | 4 | 350.0 ± 70.7 | 1 of 2 | -64.3 | 1.0 (2 side by side) | 700 |" in cell
     text = tables.run_table(found)
     assert "| finished | 200.0 | 4 | 300.0 (2) | 0.67 **below 0.85** |" in row(text, "| a | LAWM |")
@@ -93,13 +93,13 @@ def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
 
 
 def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
-    text = tables.paired_table(tables.cells(records(runs)))
+    text = tables.paired_table(cells.of(records(runs)))
     assert "| 2 | 30, 110 | 70.0 | -438.2 .. 578.2 | no |" in row(text, "LAWM - C-LAP")
     assert "| 1 | 80 | 80.0 | one pair has none | no |" in row(text, "LAWM - TD3+BC oracle")
     assert "BC |" not in text.replace("TD3+BC", ""), "an unfinished run is no pair"
     other_draw = make_run(tmp_path / "g", "clap", 0, [0], label_seed=7)
     ours = records(runs[:1])
-    assert not tables.pairs(ours[:1], records([other_draw]))
+    assert not cells.pairs(ours[:1], records([other_draw]))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_paired_differences_say_of_which_labels_they_are(tmp_path):
         for method in ("lawm", "clap")
         for share in (0.01, 0.2)
     ]
-    text = tables.paired_table(tables.cells(records(paths)))
+    text = tables.paired_table(cells.of(records(paths)))
     assert row(text, "LAWM - C-LAP", "| 1% |") and row(text, "LAWM - C-LAP", "| 20% |")
 
 
@@ -209,7 +209,7 @@ def test_a_prior_that_is_not_the_method_s_own_makes_another_method(tmp_path):
 def test_fractions_and_datasets_are_places_of_their_own(runs, tmp_path):
     few = make_run(tmp_path / "few", "lawm", 0, [500], label_frac=0.01, labeled=1)
     other = make_run(tmp_path / "other", "lawm", 0, [600], dataset={"digest": "abcdef" + "0" * 58, "revision": None})
-    text = tables.table_1(tables.cells(records([*runs, few, other])))
+    text = tables.table_1(cells.of(records([*runs, few, other])))
     assert "(94.3" not in row(text, "walker-walk", "1% (1)") and "| 50.0 |" in row(text, "1% (1)")
     assert "60.0 (94.3 ± 0.6)" in row(text, "expert (abcdef)") and "30.0 ± 14.1" in row(text, "expert (dddddd)", "5%")
 
@@ -246,14 +246,14 @@ def test_a_stopped_run_is_no_score(tmp_path):
     path = make_run(tmp_path / "a", "lawm", 0, [5], finished=False)
     Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
     found = records([path])
-    assert found[0].state == "stopped" and "unfinished (1 stopped) (94.3" in tables.table_1(tables.cells(found))
-    assert "| 0 (+ 1 not finished) |" in tables.cell_table(tables.cells(found))
+    assert found[0].state == "stopped" and "unfinished (1 stopped) (94.3" in tables.table_1(cells.of(found))
+    assert "| 0 (+ 1 not finished) |" in tables.cell_table(cells.of(found))
 
 
 def test_a_seed_that_was_stopped_is_told_and_does_not_bar_the_others_from_more_updates(runs, tmp_path):
     path = make_run(tmp_path / "h", "lawm", 2, [500], finished=False, settings={"model": {"prior": None}})
     Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
-    found = tables.cells(records([*runs, path]))
+    found = cells.of(records([*runs, path]))
     assert "| 30.0 ± 14.1 (1 stopped) (94.3 ± 0.6) |" in row(tables.table_1(found), "walker-walk", "expert")
     assert "| 2 (1 stopped) | 30, 110 |" in row(tables.paired_table(found), "LAWM - C-LAP")
 
@@ -267,7 +267,7 @@ def test_one_training_under_two_names_does_not_count_twice(runs, tmp_path):
 def test_an_oracle_stands_in_the_row_of_every_fraction(runs, tmp_path):
     oracle = make_run(tmp_path / "oracle", "clap", 0, [330], oracle=True, label_frac=None)
     few = make_run(tmp_path / "few", "lawm", 0, [50], label_frac=0.01)
-    found = tables.cells(records([*runs[:4], oracle, few]))
+    found = cells.of(records([*runs[:4], oracle, few]))
     text = tables.table_1(found)
     assert " 33.0 (93.1 ± 0.5) |" in row(text, "expert", "5% (5)") and "| 33.0 (93.1" in row(
         text, "expert", "| 1% (5) |"
@@ -315,7 +315,7 @@ def test_a_table_may_be_of_several_folders(runs, tmp_path):
     report.write(runs[:3], tmp_path / "out", keep=tmp_path / "results" / "one")
     report.write(runs[3:], tmp_path / "out", keep=tmp_path / "results" / "two")
     both = report.regenerated("<!-- table: paired of results/one results/two -->\n<!-- end -->", tmp_path)
-    assert f"\n{tables.paired_table(tables.cells(records(runs)))}\n" in both
+    assert f"\n{tables.paired_table(cells.of(records(runs)))}\n" in both
 
 
 def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
@@ -334,6 +334,6 @@ def test_the_tables_of_the_results_page_are_made_of_its_evidence():
 
 
 def test_the_evidence_of_the_development_set_gives_the_printed_means():
-    found = tables.cells(records(sorted((RECIPES / "results" / "dev").glob("*.csv"))))
+    found = cells.of(records(sorted((RECIPES / "results" / "dev").glob("*.csv"))))
     text = tables.cell_table(found)
     assert "797.3 ± 77.8" in row(text, "| LAWM |") and "602.7 ± 172.8" in row(text, "| C-LAP |")

@@ -10,7 +10,7 @@ from test_report import make_run, row
 import lawm_train.cli
 from lawm_data import files
 from lawm_data.runs import Position, Run
-from lawm_train import evidence, scoring, tables
+from lawm_train import cells, evidence, scoring, tables
 
 
 class Simulator:
@@ -61,4 +61,4 @@ def test_tables_say_over_how_many_episodes_a_score_is(run, tmp_path):
     records, _ = evidence.gather([run.path, trained])
     assert "| 49.5 | 100 |" in row(tables.run_table(records), "| a |")
     assert "| 100.0 | 20 |" in row(tables.run_table(records), "| b |")
-    assert "| 2 | 74.8 ± 35.7 | 20, 100 |" in row(tables.cell_table(tables.cells(records)), "| LAWM |")
+    assert "| 2 | 74.8 ± 35.7 | 20, 100 |" in row(tables.cell_table(cells.of(records)), "| LAWM |")

@@ -1,0 +1,157 @@
+"""Records -> cells. A place is a row of Table 1: one slice of one dataset with one fraction of labels. A cell is a
+method in a place; it counts the runs that are finished, by their last checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from statistics import fmean
+from typing import NamedTuple
+
+from lawm_data.errors import UserError
+from lawm_train import paper
+from lawm_train.evidence import Record
+
+ORACLE, STOPPED = " oracle", "stopped"  # how a method's name ends, and the state of a run
+NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
+
+
+class Place(NamedTuple):
+    env: str
+    slice: str
+    label_frac: float | None  # None: every episode that has actions keeps them
+    dataset: str  # digest; empty in a row of the paper that no run is of
+
+
+class Cell(NamedTuple):
+    """The finished runs of a method in a place, and those that are not."""
+
+    place: Place
+    method: str
+    runs: Sequence[Record] = ()
+    others: Sequence[Record] = ()
+
+    @property
+    def last(self) -> list[float]:
+        return [run.last.mean for run in self.runs]
+
+    @property
+    def best(self) -> list[float]:
+        return [run.best.mean for run in self.runs]
+
+    @property
+    def stopped(self) -> str:
+        """` (1 stopped)`, or nothing: without the seeds that diverged a method looks better than it is."""
+        count = sum(run.state == STOPPED for run in self.others)
+        return f" ({count} stopped)" if count else ""
+
+    @property
+    def labeled(self) -> str:
+        """How many episodes, each number once."""
+        return distinct(run.labeled for run in self.runs)
+
+    @property
+    def difference(self) -> float | None:
+        """Return / 10 minus the paper's, where both are there."""
+        return fmean(self.last) / 10 - self.paper.mean if self.runs and self.paper else None
+
+    @property
+    def paper(self) -> paper.Figure | None:
+        """The paper's figure, where it has one for this fraction of labels."""
+        of_table = is_oracle(self.method) or self.place.label_frac == paper.LABEL_FRACTION
+        return paper.TABLE_1.get((self.place.env, self.place.slice), {}).get(self.method) if of_table else None
+
+
+Cells = dict[Place, dict[str, Cell]]
+
+
+def of(records: Sequence[Record]) -> Cells:
+    """By place and method, both in order. UserError where runs of a cell had different settings, or the same seeds."""
+    ordered = sorted(records, key=lambda record: (_order(place_of(record)), rank(record.method)))
+    found: Cells = {}
+    for (place, method), group in groupby(ordered, key=lambda record: (place_of(record), record.method)):
+        own = list(group)
+        _check_alike(own)
+        _check_distinct(own)
+        own.sort(key=lambda run: (run.seed, run.run))
+        finished, others = ([run for run in own if (run.state == "finished") == wanted] for wanted in (True, False))
+        found.setdefault(place, {})[method] = Cell(place, method, finished, others)
+    return found
+
+
+def is_oracle(method: str) -> bool:
+    return ORACLE in method
+
+
+def title(method: str) -> str:
+    """`idm-td3bc oracle` -> `IDM-TD3+BC oracle`"""
+    name, *rest = method.split()
+    parts = [NAMES.get(part, part.upper()) for part in name.split("-")]
+    return " ".join(["-".join(parts), *rest])
+
+
+def fraction(place: Place) -> str:
+    """`5%`, or `all`"""
+    return "all" if place.label_frac is None else f"{100 * place.label_frac:g}%"
+
+
+def beside_oracles(found: Cells) -> Cells:
+    """With each oracle, which draws no labels, in every place of its slice and dataset where others were run."""
+    spread: Cells = {place: {} for place, own in found.items() if not all(map(is_oracle, own))}
+    for place, own in found.items():
+        everywhere = [other for other in spread if other._replace(label_frac=place.label_frac) == place]
+        for method, cell in own.items():
+            for at in (everywhere if is_oracle(method) else []) or [place]:
+                spread.setdefault(at, {})[method] = cell._replace(place=at)
+    ordered = sorted(spread.items(), key=lambda item: _order(item[0]))
+    return {place: dict(sorted(own.items(), key=lambda item: rank(item[0]))) for place, own in ordered}
+
+
+def _check_distinct(runs: Sequence[Record]) -> None:
+    """Two run folders of one training would count twice."""
+    seen: dict[tuple[int, int | None], Record] = {}
+    for run in runs:
+        other = seen.setdefault((run.seed, run.label_seed), run)
+        if other is not run:
+            raise UserError(f"{other.run} and {run.run}: {title(run.method)} with the same seeds; report one of them")
+
+
+def _check_alike(runs: Sequence[Record]) -> None:
+    """Of those that were not stopped: a seed that was is not continued when others get more updates."""
+    first, *others = [run for run in runs if run.state != STOPPED] or runs
+    for other in others:
+        if other.settings != first.settings:
+            raise UserError(
+                f"{first.run} and {other.run}: {title(first.method)} with different settings "
+                f"({first.settings} and {other.settings} in their evidence); report them apart"
+            )
+
+
+def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:
+    """Differences of the last returns; an oracle draws no labels, so its training seed alone makes the pair."""
+    return [
+        a.last.mean - b.last.mean
+        for a in ours
+        for b in theirs
+        if a.seed == b.seed and (a.label_seed == b.label_seed or b.label_seed is None)
+    ]
+
+
+def distinct(counts: Iterable[int]) -> str:
+    """Each number once, in order."""
+    return ", ".join(map(str, sorted(set(counts))))
+
+
+def place_of(record: Record) -> Place:
+    return Place(record.env, record.slice, record.label_frac, record.dataset)
+
+
+def _order(place: Place) -> tuple[object, ...]:
+    return (place[:2], str(place[2:]))
+
+
+def rank(method: str) -> tuple[int, str]:
+    """The paper's methods in its order, then the others by name."""
+    known = paper.METHODS.index(method) if method in paper.METHODS else len(paper.METHODS)
+    return known, method
