@@ -55,8 +55,8 @@ def regenerated(text: str, folder: Path) -> str:
     """A Markdown text with its tables made anew; folder: what the places of the evidence are relative to.
 
     A table stands between `<!-- table: table1 of results/own -->` and `<!-- end -->`; it may be any of those of
-    `as_markdown`, and is made of all the evidence in that folder, or in several, with a space between them. UserError
-    for an unknown table or no evidence.
+    `as_markdown`, and is made of all the evidence in that folder, or of files (`results/own/*-bc-*.csv`), or of several
+    of these with a space between them. UserError for an unknown table or no evidence.
     """
 
     def table(block: re.Match[str]) -> str:
@@ -65,11 +65,10 @@ def regenerated(text: str, folder: Path) -> str:
             raise UserError(f"{begin.strip()}: unknown table '{name}'; there are {', '.join(_TABLES)}")
         paths = []
         for place in places.split():
-            paths += (own := sorted((folder / place).glob("*.csv")))
+            pattern = place if place.endswith(".csv") else f"{place}/*.csv"
+            paths += (own := sorted(folder.glob(pattern)))
             if not own:
-                raise UserError(
-                    f"{begin.strip()}: no evidence (*.csv) in {folder / place}; `lawm-train report --evidence`"
-                )
+                raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = evidence.gather(paths)
         return f"{begin}{_TABLES[name][1](records, _ladders(paths))}\n{end}"
 

@@ -307,7 +307,7 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
     assert report.regenerated(text, tmp_path) == text
     with pytest.raises(UserError, match="unknown table 'sums'; there are table1"):
         report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
-    with pytest.raises(UserError, match=r"no evidence \(\*.csv\)"):
+    with pytest.raises(UserError, match=r"no evidence .*results/none/\*.csv; `lawm-train report"):
         report.regenerated("<!-- table: runs of results/own results/none -->\n<!-- end -->", tmp_path)
 
 
@@ -316,6 +316,8 @@ def test_a_table_may_be_of_several_folders(runs, tmp_path):
     report.write(runs[3:], tmp_path / "out", keep=tmp_path / "results" / "two")
     both = report.regenerated("<!-- table: paired of results/one results/two -->\n<!-- end -->", tmp_path)
     assert f"\n{tables.paired_table(cells.of(records(runs)))}\n" in both
+    some = report.regenerated("<!-- table: paired of results/one/[ac].csv results/two -->\n<!-- end -->", tmp_path)
+    assert f"\n{tables.paired_table(cells.of(records([runs[0], *runs[2:]])))}\n" in some
 
 
 def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
