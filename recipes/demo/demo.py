@@ -1,7 +1,7 @@
 """make demo: from nothing to a trained latent-action policy, each step one of the commands that users type.
 
 A policy search on cheetah-run is recorded, 10 of its trajectories keep their actions, the dataset goes to a Hub on this
-machine, is streamed back, and LAWM, C-LAP and behaviour cloning learn from it. About eight minutes on two cores.
+machine, is streamed back, and LAWM, C-LAP and behaviour cloning learn from it. Four to ten minutes on two cores.
 Cut it at any moment: run again, it continues. `--seed` sets the search, the draw of labels and the training.
 """
 
