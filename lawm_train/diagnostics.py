@@ -44,7 +44,8 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")
     with torch.no_grad():
         walked = [*_of_model(run, dataset, world), *_of_agent(run, dataset, world, agent)]
-    files.write_json(path / "diagnostics.json", [rung._asdict() for rung in walked])
+    found = {"update": run.positions()[-1].update, "rungs": [rung._asdict() for rung in walked]}
+    files.write_json(path / "diagnostics.json", found)
     return walked
 
 

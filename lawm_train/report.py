@@ -10,6 +10,7 @@ import click
 
 from lawm_data import files
 from lawm_data.errors import UserError
+from lawm_data.runs import Run
 from lawm_train import cells, evidence, plots, tables
 from lawm_train.evidence import Record
 
@@ -117,7 +118,7 @@ _TABLES = {
 
 
 def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
-    """By run, the rungs of those that were diagnosed: in the run's folder, or kept beside its evidence.
+    """By run, the rungs of those whose last checkpoint was diagnosed: in the run's folder, or kept beside its evidence.
 
     UserError where two of them have the same name.
     """
@@ -126,11 +127,24 @@ def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
         kept = path.suffix == ".csv"
         run = path.stem if kept else path.name
         file = path.with_name(f"{run}-ladder.json") if kept else path / LADDER
-        if file.is_file():
+        rungs = (files.read_json(file) if kept else _of_last(path, file)) if file.is_file() else None
+        if rungs is not None:
             if run in found:
                 raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
-            found[run] = files.read_json(file)
+            found[run] = rungs
     return found
+
+
+def _of_last(path: Path, file: Path) -> list[dict] | None:
+    """The rungs in a run folder; None, and a line, where the run was trained on since."""
+    ladder = files.read_json(file)
+    last = [row["update"] for row in Run(path).metrics() if row["kind"] == "evaluate"][-1:]
+    if [ladder["update"]] != last:
+        click.echo(
+            f"left out, {file}: of update {ladder['update']}, the run is at {last[0]}; diagnose it again", err=True
+        )
+        return None
+    return ladder["rungs"]
 
 
 def _verdict(rung: dict) -> str:

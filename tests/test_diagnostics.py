@@ -17,6 +17,7 @@ from lawm_data import envs, files, rollout
 from lawm_data.envs import Step
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise
+from lawm_data.runs import Run
 from lawm_train import acting, clap, diagnostics, idm, policy, rungs, stream, train
 from lawm_train.data import Labels
 from lawm_train.evaluate import FIRST_SEED
@@ -337,4 +338,6 @@ def test_diagnose_prints_all_rungs_with_their_verdicts(dataset, method, skipped)
         sum(line.startswith("    -   ") for line in lines[1:]) == skipped and "FAILED  1 labeled path" in answer.stdout
     )
     assert Path("ladder.png").read_bytes()[:4] == b"\x89PNG"
-    assert [rung["passed"] for rung in files.read_json(Path(run) / "diagnostics.json")].count(None) == skipped
+    kept = files.read_json(Path(run) / "diagnostics.json")
+    assert [rung["passed"] for rung in kept["rungs"]].count(None) == skipped
+    assert kept["update"] == Run(Path(run)).positions()[-1].update

@@ -178,7 +178,7 @@ def test_runs_of_one_name_on_two_datasets_stay_apart(tmp_path):
         evidence.write(found, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     for path in paths:
-        files.write_json(path / report.LADDER, [])
+        files.write_json(path / report.LADDER, {"update": 1, "rungs": []})
     with pytest.raises(UserError, match="another run of this name was diagnosed"):
         report.write(paths, tmp_path / "out")
 
@@ -291,9 +291,8 @@ def test_nothing_to_report_is_one_line(runs, tmp_path):
 
 
 def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_path):
-    files.write_json(
-        runs[0] / "diagnostics.json", [{"name": "labeled path", "figures": {}, "passed": False, "verdict": "!"}]
-    )
+    rung = {"name": "labeled path", "figures": {}, "passed": False, "verdict": "!"}
+    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "own")
     page = tmp_path / "RESULTS.md"
     blocks = [
@@ -323,11 +322,19 @@ def test_a_table_may_be_of_several_folders(runs, tmp_path):
 def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
     path = make_run(tmp_path / "walker-lawm-frac0.05-s0", "lawm", 0, [100])
     rungs = [{"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}]
-    files.write_json(path / "diagnostics.json", rungs)
+    files.write_json(path / "diagnostics.json", {"update": 1, "rungs": rungs})
     told = report.write([path], tmp_path / "out", keep=tmp_path / "kept")
     assert "| walker-lawm-frac0.05-s0 | labeled path | passed |" in told
     assert files.read_json(tmp_path / "kept" / "walker-lawm-frac0.05-s0-ladder.json") == rungs
     assert report.write([tmp_path / "kept" / f"{path.name}.csv"], tmp_path / "again") == told
+
+
+def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
+    rung = {"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}
+    files.write_json(runs[0] / "diagnostics.json", {"update": 2, "rungs": [rung]})
+    assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    assert "of update 2, the run is at 3; diagnose it again" in capsys.readouterr().err
+    assert not list((tmp_path / "kept").glob("*ladder*"))
 
 
 def test_the_tables_of_the_results_page_are_made_of_its_evidence():
