@@ -139,10 +139,8 @@ def _of_last(path: Path, file: Path) -> list[dict] | None:
     """The rungs in a run folder; None, and a line, where the run was trained on since."""
     ladder = files.read_json(file)
     last = [row["update"] for row in Run(path).metrics() if row["kind"] == "evaluate"][-1:]
-    if [ladder["update"]] != last:
-        click.echo(
-            f"left out, {file}: of update {ladder['update']}, the run is at {last[0]}; diagnose it again", err=True
-        )
+    if not isinstance(ladder, dict) or [ladder["update"]] != last:  # an older version wrote the rungs alone
+        click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
         return None
     return ladder["rungs"]
 

@@ -333,7 +333,7 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     rung = {"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}
     files.write_json(runs[0] / "diagnostics.json", {"update": 2, "rungs": [rung]})
     assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
-    assert "of update 2, the run is at 3; diagnose it again" in capsys.readouterr().err
+    assert "not of the last checkpoint; diagnose the run again" in capsys.readouterr().err
     assert not list((tmp_path / "kept").glob("*ladder*"))
 
 
