@@ -215,8 +215,9 @@ DATA: list[Row] = [
     ("root-is-a-file", aime(), "lawm-data split --root 3.hdf5", ["3.hdf5", "cannot be written"]),
     ("split-nothing", nothing, "lawm-data split", ["lawm/raw", "lawm-data collect"]),
     ("split-truncated", truncated_history, "lawm-data split", ["000000.h5", "truncated"]),
-    ("fraction-0", history(), "lawm-data split --label-frac 0", ["--label-frac 0.0", "above 0"]),
-    ("fraction-above-1", history(), "lawm-data split --label-frac 1.5", ["--label-frac 1.5", "up to 1"]),
+    ("fraction-0", history(), "lawm-data split --label-frac 0", ["--label-frac 0.0", "between 0 and 1"]),
+    ("fraction-above-1", history(), "lawm-data split --label-frac 1.5", ["--label-frac 1.5", "between 0 and 1"]),
+    ("fraction-1", history(), "lawm-data split --label-frac 1", ["--label-frac 1.0", "without it all"]),
     ("fraction-nan", history(), "lawm-data split --label-frac nan", ["label_frac is nan"]),
     (
         "fraction-beyond-actions",
@@ -273,7 +274,7 @@ LEARN: list[Row] = [
     ("oracle-draws", nothing, "lawm-train --hub-dataset x/y --oracle --label-seed 1", ["--oracle", "--label-seed"]),
     ("oracle-blind", without_withheld, f"{TRAIN} --oracle", ["withheld-00000", "missing"]),
     ("draw-blind", without_withheld, f"{TRAIN} {BC} --label-seed 3", ["withheld-00000", "missing"]),
-    ("draw-fraction", nothing, f"{TRAIN} {BC} --label-frac 0", ["--label-frac 0.0", "above 0"]),
+    ("draw-fraction", nothing, f"{TRAIN} {BC} --label-frac 0", ["--label-frac 0.0", "between 0 and 1"]),
     ("draw-seed", dataset, f"{TRAIN} {BC} --label-seed mine", ["mine", "--label-seed"]),
     ("other-task", of_another_task, f"{TRAIN} {BC}", ["size 5", "pendulum-swingup has 3", "--env"]),
     (
