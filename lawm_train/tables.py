@@ -112,8 +112,8 @@ def paired_table(found: Cells) -> str:
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    lines = [[str(field).replace("|", "\\|") for field in line] for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def mean_std(values: Sequence[float]) -> str:

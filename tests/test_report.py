@@ -329,6 +329,10 @@ def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_p
     assert report.write([tmp_path / "kept" / f"{path.name}.csv"], tmp_path / "again") == told
 
 
+def test_a_bar_in_a_field_ends_no_cell():
+    assert tables.markdown(["KL(q|p)"], [[1.5]]) == "| KL(q\\|p) |\n| --- |\n| 1.5 |"
+
+
 def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     rung = {"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}
     files.write_json(runs[0] / "diagnostics.json", {"update": 2, "rungs": [rung]})
