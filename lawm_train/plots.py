@@ -80,7 +80,7 @@ def fractions(records: Sequence[Record]) -> bytes | None:
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set(xlabel="labeled episodes (%)", ylabel="return of the last checkpoint, mean and range over seeds")
+    axes.set(xlabel="labeled episodes (%)", ylabel="last return, mean and range over runs")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return png(page)
