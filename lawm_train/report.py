@@ -34,8 +34,12 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
     text = as_markdown(records, ladders)
     if keep:
         evidence.write(records, keep)
-        for run, rungs in ladders.items():
-            files.write_json(keep / f"{run}-ladder.json", rungs)
+        for run in {record.run for record in records}:
+            kept = keep / f"{run}-ladder.json"
+            if run in ladders:
+                files.write_json(kept, ladders[run])
+            else:
+                kept.unlink(missing_ok=True)  # of an earlier checkpoint
     files.write_text(out / "report.md", text)
     files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
@@ -43,6 +47,8 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
     by_fraction = plots.fractions(records)
     if by_fraction:
         files.write_bytes(out / "fractions.png", by_fraction)
+    else:
+        (out / "fractions.png").unlink(missing_ok=True)  # of other runs
     return text
 
 

@@ -142,6 +142,8 @@ def test_several_fractions_of_labels_are_drawn_an_oracle_as_all_of_them(runs, tm
     assert line == {0.01: [50], 0.05: [170, 290], 1.0: [250]}
     report.write([*runs, few, oracle, other], tmp_path / "three")
     assert (tmp_path / "three" / "fractions.png").read_bytes()[:4] == b"\x89PNG"
+    report.write(runs, tmp_path / "three")
+    assert not (tmp_path / "three" / "fractions.png").exists(), "it was of other runs"
 
 
 def test_evidence_says_what_a_number_depends_on_and_stays_small(tmp_path):
@@ -339,6 +341,12 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert "not of the last checkpoint; diagnose the run again" in capsys.readouterr().err
     assert not list((tmp_path / "kept").glob("*ladder*"))
+    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
+    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    assert (tmp_path / "kept" / "a-ladder.json").is_file()
+    Run(runs[0]).log({"kind": "evaluate", "phase": "agent", "update": 4, "returns": [1.0]})
+    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    assert not list((tmp_path / "kept").glob("*ladder*")), "what was kept is not of the run as it is now"
 
 
 def test_the_tables_of_the_results_page_are_made_of_its_evidence():
