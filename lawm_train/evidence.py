@@ -130,8 +130,8 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     for record in records:
         own = by_run.setdefault(record.run, [])
         own.append(record)
-        if record.dataset != own[0].dataset:
-            raise UserError(f"{record.run}: runs on two datasets have this name; keep their evidence in two folders")
+        if (record.dataset, record.settings) != (own[0].dataset, own[0].settings):
+            raise UserError(f"{record.run}: two runs have this name; keep their evidence in two folders")
     texts = {folder / f"{run}.csv": as_csv(own) for run, own in by_run.items()}
     for path, text in texts.items():
         if len(text) > MOST_BYTES:
@@ -163,7 +163,7 @@ def from_csv(path: Path) -> list[Record]:
             rows = list(csv.DictReader(file))
         records: dict[tuple[str, ...], Record] = {}
         for row in rows:
-            key = (row["run"], row["method"], row["dataset"])
+            key = (row["run"], row["method"], row["dataset"], row["settings"])
             record = records.setdefault(key, _parsed(row))
             returns = tuple(map(float, row["returns"].split()))
             evaluation = Evaluation(row["phase"], int(row["update"]), returns)
@@ -237,7 +237,7 @@ def _rounded(returns: Iterable[float]) -> tuple[float, ...]:
 def _check_distinct(records: Iterable[Record]) -> None:
     seen = set()
     for record in records:
-        key = (record.run, record.method, record.dataset)
+        key = (record.run, record.method, record.dataset, record.settings)
         if key in seen:
             raise UserError(f"{record.run} ({record.method}) is given twice; name each run, or its evidence, once")
         seen.add(key)

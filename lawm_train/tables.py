@@ -89,6 +89,15 @@ def run_table(records: Iterable[Record]) -> str:
     return markdown(head, rows)
 
 
+def kept_table(records: Iterable[Record]) -> str:
+    """By method, how many finished runs end below KEPT of their best evaluation; prior policies are not trained."""
+    runs = [run for run in records if run.state == "finished" and not run.method.endswith(PRIOR)]
+    methods = sorted({run.method for run in runs}, key=rank)
+    own = [(title(method), [run for run in runs if run.method == method]) for method in methods]
+    rows = [[name, len(of), sum(run.kept < KEPT for run in of)] for name, of in (*own, ("all", runs))]
+    return markdown(["method", "finished runs", f"end below {KEPT} of their best"], rows) if runs else ""
+
+
 def paired_table(found: Cells) -> str:
     """LAWM - each other method over runs of the same label seed and training seed, raw returns; empty without pairs."""
     head = [

@@ -6,9 +6,8 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from click.testing import CliRunner
+from made_runs import make_run, records, row, six
 
-import lawm_train.cli
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
@@ -17,44 +16,9 @@ from lawm_train import cells, evidence, paired, paper, plots, report, tables
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
-def make_run(path, method, seed, means, prior=None, finished=True, episodes=2, **changes):
-    """A run folder of evaluations with these means, `finished` after 60 seconds."""
-    run = Run(path)
-    settings = {"model": {"prior": None}, "train": {"batch": 16}}
-    asked = {"method": method, "oracle": False, "env": "walker-walk", "repeat": 2, "slice": "expert", "seed": seed}
-    data = {"label_frac": 0.05, "label_seed": seed, "labeled": 5, "dataset": {"digest": "d" * 64, "revision": None}}
-    run.begin({**asked, **data, "settings": settings, "code": "c" * 40 + "+", **changes})
-    if prior is not None:
-        run.log({"kind": "evaluate", "phase": "model", "update": 9, "returns": [prior]})
-    for update, mean in enumerate(means, 1):
-        run.log({"kind": "train", "phase": "agent", "update": update, "loss": 1.0})
-        run.log({"kind": "evaluate", "phase": "agent", "update": update, "returns": [mean - 1, mean + 1] * episodes})
-    if finished:
-        cost = {"seconds": 60.0, "seeds": 2, "memory_mb": 700}
-        run.log({"kind": "finished", "phase": "agent", "update": len(means), **cost})
-    return path
-
-
 @pytest.fixture
 def runs(tmp_path):
-    return [
-        make_run(tmp_path / "a", "lawm", 0, [100, 300, 200], prior=50),
-        make_run(tmp_path / "b", "lawm", 1, [200, 400, 400], prior=70),
-        make_run(tmp_path / "c", "clap", 0, [90, 170]),
-        make_run(tmp_path / "d", "clap", 1, [290]),
-        make_run(tmp_path / "e", "td3bc", 0, [120], oracle=True, labeled=100, label_seed=0),
-        make_run(tmp_path / "f", "bc", 0, [90], finished=False),
-    ]
-
-
-def records(paths):
-    return evidence.gather(paths)[0]
-
-
-def row(text, *words):
-    """The one line of a table that holds these words."""
-    (line,) = [line for line in text.splitlines() if all(word in line for word in words)]
-    return line
+    return six(tmp_path)
 
 
 def test_the_paper_s_averages_follow_from_its_cells():
@@ -176,7 +140,7 @@ def test_runs_of_one_name_on_two_datasets_stay_apart(tmp_path):
     found = records(paths)
     (tmp_path / "scores.csv").write_text(evidence.as_csv(found))
     assert evidence.from_csv(tmp_path / "scores.csv") == found and len(found) == 2
-    with pytest.raises(UserError, match="a: runs on two datasets have this name"):
+    with pytest.raises(UserError, match="a: two runs have this name"):
         evidence.write(found, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     for path in paths:
@@ -290,71 +254,3 @@ def test_nothing_to_report_is_one_line(runs, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="other.csv: not readable as evidence"):
         report.write([tmp_path / "other.csv"], tmp_path / "out")
-
-
-def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_path):
-    rung = {"name": "labeled path", "figures": {}, "passed": False, "verdict": "!"}
-    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
-    report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "own")
-    page = tmp_path / "RESULTS.md"
-    blocks = [
-        f"<!-- table: {name} of results/own -->\nold\n<!-- end -->\nkept {name}\n" for name in ("paired", "ladder")
-    ]
-    page.write_text("before\n" + "".join(blocks))
-    answer = CliRunner().invoke(lawm_train.cli.main, ["report", "--tables", str(page)])
-    text = page.read_text()
-    assert answer.exit_code == 0 and "old" not in text and text.startswith("before\n<!-- table: paired")
-    assert "kept paired" in text and "LAWM - C-LAP" in text and "| a | labeled path | **failed** |" in text
-    assert report.regenerated(text, tmp_path) == text
-    with pytest.raises(UserError, match="unknown table 'sums'; there are table1"):
-        report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
-    with pytest.raises(UserError, match=r"no evidence .*results/none/\*.csv; `lawm-train report"):
-        report.regenerated("<!-- table: runs of results/own results/none -->\n<!-- end -->", tmp_path)
-
-
-def test_a_table_may_be_of_several_folders(runs, tmp_path):
-    report.write(runs[:3], tmp_path / "out", keep=tmp_path / "results" / "one")
-    report.write(runs[3:], tmp_path / "out", keep=tmp_path / "results" / "two")
-    both = report.regenerated("<!-- table: paired of results/one results/two -->\n<!-- end -->", tmp_path)
-    assert f"\n{tables.paired_table(cells.of(records(runs)))}\n" in both
-    some = report.regenerated("<!-- table: paired of results/one/[ac].csv results/two -->\n<!-- end -->", tmp_path)
-    assert f"\n{tables.paired_table(cells.of(records([runs[0], *runs[2:]])))}\n" in some
-
-
-def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
-    path = make_run(tmp_path / "walker-lawm-frac0.05-s0", "lawm", 0, [100])
-    rungs = [{"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}]
-    files.write_json(path / "diagnostics.json", {"update": 1, "rungs": rungs})
-    told = report.write([path], tmp_path / "out", keep=tmp_path / "kept")
-    assert "| walker-lawm-frac0.05-s0 | labeled path | passed |" in told
-    assert files.read_json(tmp_path / "kept" / "walker-lawm-frac0.05-s0-ladder.json") == rungs
-    assert report.write([tmp_path / "kept" / f"{path.name}.csv"], tmp_path / "again") == told
-
-
-def test_a_bar_in_a_field_ends_no_cell():
-    assert tables.markdown(["KL(q|p)"], [[1.5]]) == "| KL(q\\|p) |\n| --- |\n| 1.5 |"
-
-
-def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
-    rung = {"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}
-    files.write_json(runs[0] / "diagnostics.json", {"update": 2, "rungs": [rung]})
-    assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
-    assert "not of the last checkpoint; diagnose the run again" in capsys.readouterr().err
-    assert not list((tmp_path / "kept").glob("*ladder*"))
-    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
-    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
-    assert (tmp_path / "kept" / "a-ladder.json").is_file()
-    Run(runs[0]).log({"kind": "evaluate", "phase": "agent", "update": 4, "returns": [1.0]})
-    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
-    assert not list((tmp_path / "kept").glob("*ladder*")), "what was kept is not of the run as it is now"
-
-
-def test_the_tables_of_the_results_page_are_made_of_its_evidence():
-    text = (RECIPES / "RESULTS.md").read_text()
-    assert report.regenerated(text, RECIPES) == text
-
-
-def test_the_evidence_of_the_development_set_gives_the_printed_means():
-    found = cells.of(records(sorted((RECIPES / "results" / "dev").glob("*.csv"))))
-    text = tables.cell_table(found)
-    assert "797.3 ± 77.8" in row(text, "| LAWM |") and "602.7 ± 172.8" in row(text, "| C-LAP |")

@@ -1,0 +1,99 @@
+"""The page of results: its tables are made of the evidence beside it, and its ladders of the last checkpoints."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from made_runs import make_run, records, row, six
+
+import lawm_train.cli
+from lawm_data import files
+from lawm_data.errors import UserError
+from lawm_data.runs import Run
+from lawm_train import cells, report, tables
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return six(tmp_path)
+
+
+def test_what_runs_keep_of_their_best_is_counted_over_folders(runs, tmp_path):
+    """The same runs with other settings are other runs; unfinished ones and prior policies do not count."""
+    longer = {"settings": {"model": {"prior": None}, "train": {"batch": 32}}}
+    other = make_run(tmp_path / "later" / "a", "lawm", 0, [100, 84], **longer)
+    report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "one")
+    report.write([other], tmp_path / "out", keep=tmp_path / "results" / "two")
+    text = report.regenerated("<!-- table: kept of results/one results/two -->\n<!-- end -->", tmp_path)
+    lines = ["| LAWM | 3 | 2 |", "| C-LAP | 2 | 0 |", "| TD3+BC oracle | 1 | 0 |", "| all | 6 | 2 |"]
+    assert all(line in text for line in lines) and "BC | 0" not in text and len(text.splitlines()) == 4 + 4
+
+
+def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_path):
+    rung = {"name": "labeled path", "figures": {}, "passed": False, "verdict": "!"}
+    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
+    report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "own")
+    page = tmp_path / "RESULTS.md"
+    blocks = [
+        f"<!-- table: {name} of results/own -->\nold\n<!-- end -->\nkept {name}\n" for name in ("paired", "ladder")
+    ]
+    page.write_text("before\n" + "".join(blocks))
+    answer = CliRunner().invoke(lawm_train.cli.main, ["report", "--tables", str(page)])
+    text = page.read_text()
+    assert answer.exit_code == 0 and "old" not in text and text.startswith("before\n<!-- table: paired")
+    assert "kept paired" in text and "LAWM - C-LAP" in text and "| a | labeled path | **failed** |" in text
+    assert report.regenerated(text, tmp_path) == text
+    with pytest.raises(UserError, match="unknown table 'sums'; there are table1"):
+        report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
+    with pytest.raises(UserError, match=r"no evidence .*results/none/\*.csv; `lawm-train report"):
+        report.regenerated("<!-- table: runs of results/own results/none -->\n<!-- end -->", tmp_path)
+
+
+def test_a_table_may_be_of_several_folders(runs, tmp_path):
+    report.write(runs[:3], tmp_path / "out", keep=tmp_path / "results" / "one")
+    report.write(runs[3:], tmp_path / "out", keep=tmp_path / "results" / "two")
+    both = report.regenerated("<!-- table: paired of results/one results/two -->\n<!-- end -->", tmp_path)
+    assert f"\n{tables.paired_table(cells.of(records(runs)))}\n" in both
+    some = report.regenerated("<!-- table: paired of results/one/[ac].csv results/two -->\n<!-- end -->", tmp_path)
+    assert f"\n{tables.paired_table(cells.of(records([runs[0], *runs[2:]])))}\n" in some
+
+
+def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
+    path = make_run(tmp_path / "walker-lawm-frac0.05-s0", "lawm", 0, [100])
+    rungs = [{"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}]
+    files.write_json(path / "diagnostics.json", {"update": 1, "rungs": rungs})
+    told = report.write([path], tmp_path / "out", keep=tmp_path / "kept")
+    assert "| walker-lawm-frac0.05-s0 | labeled path | passed |" in told
+    assert files.read_json(tmp_path / "kept" / "walker-lawm-frac0.05-s0-ladder.json") == rungs
+    assert report.write([tmp_path / "kept" / f"{path.name}.csv"], tmp_path / "again") == told
+
+
+def test_a_bar_in_a_field_ends_no_cell():
+    assert tables.markdown(["KL(q|p)"], [[1.5]]) == "| KL(q\\|p) |\n| --- |\n| 1.5 |"
+
+
+def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
+    rung = {"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}
+    files.write_json(runs[0] / "diagnostics.json", {"update": 2, "rungs": [rung]})
+    assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    assert "not of the last checkpoint; diagnose the run again" in capsys.readouterr().err
+    assert not list((tmp_path / "kept").glob("*ladder*"))
+    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
+    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    assert (tmp_path / "kept" / "a-ladder.json").is_file()
+    Run(runs[0]).log({"kind": "evaluate", "phase": "agent", "update": 4, "returns": [1.0]})
+    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    assert not list((tmp_path / "kept").glob("*ladder*")), "what was kept is not of the run as it is now"
+
+
+def test_the_tables_of_the_results_page_are_made_of_its_evidence():
+    text = (RECIPES / "RESULTS.md").read_text()
+    assert report.regenerated(text, RECIPES) == text
+
+
+def test_the_evidence_of_the_development_set_gives_the_printed_means():
+    found = cells.of(records(sorted((RECIPES / "results" / "dev").glob("*.csv"))))
+    text = tables.cell_table(found)
+    assert "797.3 ± 77.8" in row(text, "| LAWM |") and "602.7 ± 172.8" in row(text, "| C-LAP |")
