@@ -117,6 +117,7 @@ _TABLES = {
     ),
     "cells": ("Cells", lambda records, _: tables.cell_table(cells.of(records))),
     "paired": ("Paired differences of raw returns", lambda records, _: tables.paired_table(cells.of(records))),
+    "evaluations": ("Returns while training", lambda records, _: tables.evaluation_table(records)),
     "kept": ("What runs keep of their best evaluation", lambda records, _: tables.kept_table(records)),
     "runs": ("Runs", lambda records, _: tables.run_table(records)),
     "ladder": ("Ladder of diagnostics", lambda _, ladders: ladder_table(ladders)),

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from statistics import fmean, stdev
 
 from lawm_train import paper
@@ -89,6 +90,21 @@ def run_table(records: Iterable[Record]) -> str:
     return markdown(head, rows)
 
 
+def evaluation_table(records: Iterable[Record]) -> str:
+    """One line a method and settings: raw returns while training, means over runs; updates that not all were evaluated after are left out."""
+    rows = []
+    ordered = sorted(records, key=lambda run: (place_of(run)[:2], rank(run.method), *_series(run)))
+    for (name, _), own in groupby(ordered, key=lambda run: (_series(run), run.method)):
+        by_update: dict[int, list[float]] = {}
+        runs = list(own)
+        for evaluation in (evaluation for run in runs for evaluation in run.evaluations):
+            by_update.setdefault(evaluation.update, []).append(evaluation.mean)
+        full = {update: fmean(means) for update, means in sorted(by_update.items()) if len(means) == len(runs)}
+        counts, means = (", ".join(f"{value:.0f}" for value in side) for side in (full, full.values()))
+        rows.append([name[0], title(runs[0].method), len(runs), counts, means])
+    return markdown(["runs", "method", "count", "after updates", "mean return"], rows)
+
+
 def kept_table(records: Iterable[Record]) -> str:
     """By method, how many finished runs end below KEPT of their best evaluation; prior policies are not trained."""
     runs = [run for run in records if run.state == "finished" and not run.method.endswith(PRIOR)]
@@ -128,6 +144,11 @@ def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 def mean_std(values: Sequence[float]) -> str:
     """Mean ± sample standard deviation, which one value has not."""
     return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _series(run: Record) -> tuple[str, str]:
+    """What runs share that differ by their seed alone."""
+    return run.run.removesuffix(f"-s{run.seed}"), run.settings
 
 
 def _columns(found: Cells) -> list[str]:

@@ -56,6 +56,18 @@ def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
     assert "| unfinished | 90.0 | 4 |" in row(text, "| f | BC |")
 
 
+def test_returns_while_training_are_means_of_runs_that_were_all_evaluated_then(runs, tmp_path):
+    other = {"settings": {"model": {"prior": None}, "train": {"batch": 32}}}
+    named = [
+        make_run(tmp_path / f"x-s{seed}", "clap", seed, means, **other) for seed, means in enumerate([[1, 3], [5]])
+    ]
+    text = tables.evaluation_table(records([*runs, *named]))
+    assert "| x | C-LAP | 2 | 1 | 3 |" in text and "| a | LAWM | 1 | 1, 2, 3 | 100, 300, 200 |" in text
+    same_name = [make_run(tmp_path / "y" / f"x-s{seed}", "clap", seed, [10, 20]) for seed in (0, 1)]
+    text = tables.evaluation_table(records([*named, *same_name]))
+    assert "| x | C-LAP | 2 | 1, 2 | 10, 20 |" in text and "| x | C-LAP | 2 | 1 | 3 |" in text
+
+
 def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
     text = tables.paired_table(cells.of(records(runs)))
     assert "| 2 | 30, 110 | 70.0 | -438.2 .. 578.2 | no |" in row(text, "LAWM - C-LAP")
