@@ -91,7 +91,7 @@ def run_table(records: Iterable[Record]) -> str:
 
 
 def evaluation_table(records: Iterable[Record]) -> str:
-    """One line a method and settings: mean raw return over runs, after the updates that all of them were scored after."""
+    """One line a method and settings: mean raw return over runs, after the updates that all were scored after."""
     rows = []
     ordered = sorted(records, key=lambda run: (place_of(run)[:2], rank(run.method), *_series(run)))
     for (name, _), own in groupby(ordered, key=lambda run: (_series(run), run.method)):
