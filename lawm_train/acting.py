@@ -72,7 +72,9 @@ def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> R
     }
     bounds: Bounds = {"imagined / replayed": (None, MOST), "value / Monte-Carlo": (None, MOST)}
     bad = {
-        "imagined / replayed": "the agent exploits the model: lower agent.clap.eps, or train the model longer",
+        "imagined / replayed": (
+            "the agent exploits the model: raise model.observation_sigma, lower agent.clap.eps, or train it longer"
+        ),
         "value / Monte-Carlo": "the critics promise more than is earned: lower agent.clap.eps",
     }
     return judged("6 exploitation", figures, bounds, "what is imagined is earned", bad)
