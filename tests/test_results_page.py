@@ -24,6 +24,8 @@ def test_what_runs_keep_of_their_best_is_counted_over_folders(runs, tmp_path):
     """The same runs with other settings are other runs; unfinished ones and prior policies do not count."""
     longer = {"settings": {"model": {"prior": None}, "train": {"batch": 32}}}
     other = make_run(tmp_path / "later" / "a", "lawm", 0, [100, 84], **longer)
+    for path, update in ((runs[0], 3), (other, 2)):
+        files.write_json(path / "diagnostics.json", {"update": update, "rungs": []})
     report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "one")
     report.write([other], tmp_path / "out", keep=tmp_path / "results" / "two")
     text = report.regenerated("<!-- table: kept of results/one results/two -->\n<!-- end -->", tmp_path)
