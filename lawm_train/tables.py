@@ -146,9 +146,9 @@ def mean_std(values: Sequence[float]) -> str:
     return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def _series(run: Record) -> tuple[str, str]:
+def _series(run: Record) -> tuple[str, str, str]:
     """What runs share that differ by their seed alone."""
-    return run.run.removesuffix(f"-s{run.seed}"), run.settings
+    return run.run.removesuffix(f"-s{run.seed}"), run.dataset, run.settings
 
 
 def _columns(found: Cells) -> list[str]:
