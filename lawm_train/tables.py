@@ -94,15 +94,15 @@ def evaluation_table(records: Iterable[Record]) -> str:
     """One line a method and settings: mean raw return over runs, after the updates that all were scored after."""
     rows = []
     ordered = sorted(records, key=lambda run: (place_of(run)[:2], rank(run.method), *_series(run)))
-    for (name, _), own in groupby(ordered, key=lambda run: (_series(run), run.method)):
+    for ((name, *_), _), own in groupby(ordered, key=lambda run: (_series(run), run.method)):
         by_update: dict[int, list[float]] = {}
         runs = list(own)
         for evaluation in (evaluation for run in runs for evaluation in run.evaluations):
             by_update.setdefault(evaluation.update, []).append(evaluation.mean)
         full = {update: fmean(means) for update, means in sorted(by_update.items()) if len(means) == len(runs)}
         counts, means = (", ".join(f"{value:.0f}" for value in side) for side in (full, full.values()))
-        rows.append([name[0], title(runs[0].method), len(runs), counts, means])
-    return markdown(["runs", "method", "count", "after updates", "mean return"], rows)
+        rows.append([name, title(runs[0].method), runs[0].settings[:6], len(runs), counts, means])
+    return markdown(["runs", "method", "settings", "count", "after updates", "mean return"], rows)
 
 
 def kept_table(records: Iterable[Record]) -> str:

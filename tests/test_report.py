@@ -62,10 +62,13 @@ def test_returns_while_training_are_means_of_runs_that_were_all_evaluated_then(r
         make_run(tmp_path / f"x-s{seed}", "clap", seed, means, **other) for seed, means in enumerate([[1, 3], [5]])
     ]
     text = tables.evaluation_table(records([*runs, *named]))
-    assert "| x | C-LAP | 2 | 1 | 3 |" in text and "| a | LAWM | 1 | 1, 2, 3 | 100, 300, 200 |" in text
+    assert row(text, "| x | C-LAP |").endswith("| 2 | 1 | 3 |")
+    assert row(text, "| a | LAWM |").endswith("| 1 | 1, 2, 3 | 100, 300, 200 |")
     same_name = [make_run(tmp_path / "y" / f"x-s{seed}", "clap", seed, [10, 20]) for seed in (0, 1)]
     text = tables.evaluation_table(records([*named, *same_name]))
-    assert "| x | C-LAP | 2 | 1, 2 | 10, 20 |" in text and "| x | C-LAP | 2 | 1 | 3 |" in text
+    for own, end in ((named, "| 2 | 1 | 3 |"), (same_name, "| 2 | 1, 2 | 10, 20 |")):
+        settings = records(own)[0].settings[:6]
+        assert row(text, f"| x | C-LAP | {settings} |").endswith(end), "told apart by their settings"
 
 
 def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
