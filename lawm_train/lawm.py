@@ -55,6 +55,7 @@ class Config:
     idm_layers: int = 3
     latent_action: int = 12
     prior: Literal["standard", "learned"] | None = None  # None: N(0, I) for LAWM, learned for C-LAP
+    normalize: bool = True  # observations, by the statistics of the rows that the method trains on; false: raw
     observation_sigma: float = 0.3
     reward_sigma: float = 0.3
     action_sigma: float = 0.1

@@ -107,7 +107,8 @@ class ModelBased:
         free_nats = sizes.free_nats if model.free_nats is None else model.free_nats
         prior = model.prior or ("standard" if setup.name == "lawm" else "learned")
         model = replace(model, prior=prior, free_nats=free_nats)
-        normalizer = Normalizer(*setup.statistics.all)
+        mean, std = setup.statistics.all
+        normalizer = Normalizer(mean, std) if model.normalize else Normalizer.identity(mean)
         self.world = lawm.WorldModel(model, setup.seeds, normalizer, sizes.action, sizes.terminal)
         self.agent = clap.Agent(setup.agent.clap, self.world, setup.seeds)
         self.modules: dict[str, nn.Module] = {"world": self.world, "agent": self.agent}

@@ -139,6 +139,17 @@ def test_the_latent_action_prior_follows_the_method_unless_it_is_set(dataset, me
     assert (built.modules["world"].prior_head is not None) == learned
 
 
+def test_observations_are_normalised_unless_they_are_to_stay_raw(dataset, tmp_path):
+    episodes = train.load_data(job(dataset, "clap")).labeled[0]
+    rows = torch.cat([torch.tensor(episode.observation) for episode in episodes])
+    far = 100 * rows  # beyond what the normalised are clipped at
+    for setting, expected in (("true", (rows - rows.mean(0)) / rows.std(0, correction=0)), ("false", rows)):
+        run = train.train(job(dataset, "clap", settings=[f"model.normalize={setting}"]), tmp_path / setting)[0]
+        normalizer = policy.load(run).modules["world"].normalizer
+        torch.testing.assert_close(normalizer(rows)[0], expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(normalizer(far)[0], far) == (setting == "false")
+
+
 def test_phases_of_unequal_length_are_evaluated_as_often(dataset, tmp_path, monkeypatch):
     class Simulator:
         def returns(self, policy):

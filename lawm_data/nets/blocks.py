@@ -7,6 +7,7 @@ Shapes: N models (seeds), E members of an ensemble, T time, B batch, F features.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -140,6 +141,11 @@ class Normalizer(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std.clamp(min=floor))
         self.clip = clip
+
+    @classmethod
+    def identity(cls, like: Tensor) -> Normalizer:
+        """Leaves observations raw; `like` is a mean [N, 1, O]."""
+        return cls(torch.zeros_like(like), torch.ones_like(like), clip=math.inf)
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) / self.std).clamp(-self.clip, self.clip)
