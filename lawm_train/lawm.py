@@ -92,7 +92,10 @@ class Observed(NamedTuple):
 
 
 class WorldModel(nn.Module):
-    """N latent-action world models side by side."""
+    """N latent-action world models side by side: the joint density of eq. 1 factorised as in eq. 2.
+
+    Episodes without actions are its marginal, eq. 4, factorised alike, eq. 5.
+    """
 
     def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int, terminal: bool = False):
         """`terminal` adds the continue head, for data with any true end. free_nats and prior must be decided."""
@@ -128,13 +131,13 @@ class WorldModel(nn.Module):
         return _gaussian(self.prior_head(feat))
 
     def observe(self, batch: Batch, noise: Noise) -> Observed:
-        """Infer states, latent actions and actions: eq. 3 for the labeled windows, eq. 6 for the others."""
+        """Infer states, latent actions and actions: eq. 3 for the labeled windows, `InferredActions` for the others."""
         length, size, n = len(batch.action), batch.observation.shape[2], batch.num_labeled
         state_noise = noise.normal(length + 1, size, self.config.stoch)
         latent_noise = noise.normal(length, size, self.config.latent_action)
         observation = self.normalizer(batch.observation)
         embed = self.encoder(observation)
-        # all start from zero state and zero action: q(s_0, a_0) of eq. 6, in both paths
+        # all start from zero state and zero action: q(s_0, a_0), in both paths
         if n == size:
             states, action = Filtering(self.rssm, embed, batch.action, state_noise).states(), batch.action
         else:
@@ -159,7 +162,7 @@ class WorldModel(nn.Module):
         return _gaussian(self.inverse_dynamics(torch.cat([feat, following], -1)))
 
     def loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Observed]:
-        """Unreduced terms [L or L+1, N, B] of the negative objective: eq. 7 labeled, eq. 8 unlabeled, eq. 11 both."""
+        """Unreduced terms [L or L+1, N, B] of the negative objective: eq. 7 labeled, eq. 8 unlabeled."""
         c, n = self.config, batch.num_labeled
         assert c.free_nats is not None
         seen = self.observe(batch, noise)
@@ -171,7 +174,7 @@ class WorldModel(nn.Module):
             "latent_kl": self._latent_kl(seen.latent, feat[:-1]),
             "reward": gaussian_nll(self.reward_head(feat[1:]), batch.reward[..., None], c.reward_sigma),  # eq. 11
         }
-        # action reconstruction, labeled windows only; in eq. 8 its place is taken by a KL of a thing with itself
+        # action reconstruction, labeled windows only: in the others its place is taken by a KL of a thing with itself
         decoded = self.decode_action(feat[:-1, :, :n], seen.u[:, :, :n])
         action = gaussian_nll(decoded, batch.action[:, :, :n], c.action_sigma)
         terms["action"] = F.pad(action, (0, batch.labeled.shape[1] - n))
@@ -187,7 +190,7 @@ class WorldModel(nn.Module):
         return {**_summary(terms, batch), "gradient_norm": norm}, states
 
     def total(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The mixed objective of eq. 9 and 10: sum over time and terms, mean over windows, [N]."""
+        """The mixed objective of eq. 9, m of eq. 10: sum over time and terms, mean over windows, [N]."""
         weights = asdict(self.config.weights)
         assert terms.keys() | {"terminal"} == weights.keys(), (terms.keys(), weights.keys())
         for name, term in terms.items():

@@ -33,15 +33,27 @@ def clap_model_losses():
     return world_model("learned", (7, 0))
 
 
-def clap_agent_losses():
-    made = models.windows()
-    world = models.world(made)
+def clap_model_standard_losses():
+    return world_model("standard", (7, 0))
+
+
+def agent(prior, counts):
+    made = models.windows(counts=counts)
+    world = models.world(made, prior=prior)
     agent = clap.Agent(clap.Config(units=8, layers=1, horizon=3), world, [0])
     metrics = []
     for i in range(UPDATES):
         states = world.observe(made.batch(i, "agent"), Noise([0], "observe", i)).states
         metrics.append(agent.update(states, Noise([0], "agent", i)))
     return metrics
+
+
+def lawm_agent_losses():
+    return agent("standard", (3, 4))
+
+
+def clap_agent_losses():
+    return agent("learned", (7, 0))
 
 
 def bc_losses():
@@ -84,7 +96,9 @@ ALGORITHMS = {
     "dreamer": dreamer_losses,
     "plan2explore": plan2explore_losses,
     "lawm": lawm_losses,
+    "lawm_agent": lawm_agent_losses,
     "clap_model": clap_model_losses,
+    "clap_model_standard": clap_model_standard_losses,
     "clap_agent": clap_agent_losses,
     "bc": bc_losses,
     "idm": idm_losses,

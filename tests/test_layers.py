@@ -1,8 +1,9 @@
-"""The order of the modules, read from their imports, and the limits on their size."""
+"""The order of the modules, read from their imports, the limits on their size, and where the paper's equations are."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,6 +115,11 @@ def test_heavy_libraries_wait_until_they_are_needed(module: str) -> None:
 def test_help_answers(command: str) -> None:
     answer = subprocess.run([sys.executable, "-m", command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0 and "Usage" in answer.stdout, answer.stderr
+
+
+def test_each_equation_of_the_paper_is_named_once() -> None:
+    named = [number for path in SOURCES for number in re.findall(r"\beq\. ?(\d+)", path.read_text())]
+    assert sorted(map(int, named)) == list(range(1, 12))
 
 
 def functions_of(path: Path) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Lambda-returns (Sutton & Barto 2018; Hafner et al. 2019b, eq. 6)."""
+"""Lambda-returns (Sutton & Barto 2018; V_lambda of Hafner et al. 2019b)."""
 
 from __future__ import annotations
 
