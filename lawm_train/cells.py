@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from lawm_data.errors import UserError
 from lawm_train import paper
-from lawm_train.evidence import Record
+from lawm_train.evidence import STOPPED, Record
 
-ORACLE, STOPPED = " oracle", "stopped"  # how a method's name ends, and the state of a run
+ORACLE = " oracle"  # how a method's name ends
 NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
 
 
@@ -50,6 +50,11 @@ class Cell(NamedTuple):
     def labeled(self) -> str:
         """How many episodes, each number once."""
         return distinct(run.labeled for run in self.runs)
+
+    @property
+    def updates(self) -> str:
+        """After how many the last checkpoints were scored, each number once."""
+        return distinct(run.last.update for run in self.runs)
 
     @property
     def difference(self) -> float | None:

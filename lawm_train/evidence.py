@@ -25,6 +25,7 @@ MOST_BYTES = 50_000  # of one run's evidence
 PRIOR_PHASE = "model"  # there the evaluated policy is the prior-policy control
 PRIOR = " prior-policy"
 DIGITS = 12  # of each digest and commit
+STOPPED = "stopped"  # the state of a seed that diverged
 
 
 class Evaluation(NamedTuple):
@@ -45,7 +46,8 @@ class Record:
 
     method: as in the recipes, with ` oracle`, ` <kind>-prior` or ` prior-policy` behind; label_seed: None for an
     oracle; dataset, settings: digests; state: finished, stopped or unfinished; seconds and memory_mb: of the process,
-    which trained `beside` seeds, None until it is finished.
+    which trained `beside` seeds, None until it is finished. Without evaluations only where a seed was stopped before
+    its first.
     """
 
     run: str
@@ -102,7 +104,10 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], list[Path]]:
 
 
 def of_run(path: Path) -> list[Record]:
-    """The agent's record and, of a model-based run, the prior policy's; none before the first evaluation."""
+    """The agent's record and, of a model-based run, the prior policy's; none of what was not evaluated yet.
+
+    A seed that was stopped before its first evaluation has its record all the same: it counts as stopped.
+    """
     run = Run(path)
     rows = list(run.metrics())
     agent: list[Evaluation] = []
@@ -121,7 +126,8 @@ def of_run(path: Path) -> list[Record]:
     except KeyError as error:
         raise UserError(f"{path}: config.json has no {error}, so another version wrote it; train it again") from None
     pairs = [(record, agent), (replace(record, method=record.method + PRIOR), prior)]
-    return [replace(one, evaluations=tuple(evaluations)) for one, evaluations in pairs if evaluations]
+    made = [replace(one, evaluations=tuple(evaluations)) for one, evaluations in pairs]
+    return [one for one in made if one.evaluations or (one.method == record.method and one.state == STOPPED)]
 
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -153,6 +159,8 @@ def as_csv(records: Iterable[Record]) -> str:
         for phase, update, returns in record.evaluations:
             numbers = " ".join(f"{value:.1f}" for value in returns)
             writer.writerow([*constant, phase, update, f"{fmean(returns):.2f}", numbers])
+        if not record.evaluations:
+            writer.writerow([*constant, *[""] * 4])
     return text.getvalue()
 
 
@@ -165,9 +173,10 @@ def from_csv(path: Path) -> list[Record]:
         for row in rows:
             key = (row["run"], row["method"], row["dataset"], row["settings"])
             record = records.setdefault(key, _parsed(row))
-            returns = tuple(map(float, row["returns"].split()))
-            evaluation = Evaluation(row["phase"], int(row["update"]), returns)
-            records[key] = replace(record, evaluations=(*record.evaluations, evaluation))
+            if row["update"]:
+                returns = tuple(map(float, row["returns"].split()))
+                evaluation = Evaluation(row["phase"], int(row["update"]), returns)
+                records[key] = replace(record, evaluations=(*record.evaluations, evaluation))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not readable as evidence of a run ({error!r}); write it again with --evidence"
@@ -195,7 +204,7 @@ def _constants(run: Run) -> Record:
         labeled=saved["labeled"],
         settings=settings_digest(saved["settings"]),
         code=code and code[:DIGITS] + ("+" if code.endswith("+") else ""),
-        state="stopped" if run.stopped else "finished" if finished else "unfinished",
+        state=STOPPED if run.stopped else "finished" if finished else "unfinished",
         seconds=finished.get("seconds"),
         memory_mb=finished.get("memory_mb"),
         beside=finished.get("seeds"),

@@ -164,7 +164,8 @@ class _Task:
         """What there is to tell of runs that have ended."""
         stopped, runs = len(self.stopped), self.folders.values()
         records = [record for run in runs for record in evidence.of_run(run.path)]
-        means = [f"{record.last.mean:.1f}" for record in records if not record.method.endswith(evidence.PRIOR)]
+        agents = [record for record in records if record.evaluations and not record.method.endswith(evidence.PRIOR)]
+        means = [f"{record.last.mean:.1f}" for record in agents]
         said = f", {stopped} of {len(runs)} stopped" if stopped else ""
         return said + (f", returns {', '.join(means)}" if means else "")
 

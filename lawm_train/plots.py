@@ -2,41 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lawm_data.figures import png
-from lawm_train import cells
+from lawm_train import cells, paper
+from lawm_train.cells import Cell
 from lawm_train.evidence import PRIOR, Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
-    """A PNG of the returns while training, one curve a cell."""
+    """A PNG of the returns while training, a panel for each slice of a dataset, one curve a cell.
+
+    A method has one color everywhere, its oracle a lighter one; its prior policy, and what has one evaluation only, is
+    dotted.
+    """
     from matplotlib.figure import Figure
 
-    page = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = page.subplots()
-    places = cells.of(records).items()
-    lines = [(place, method, [*cell.runs, *cell.others]) for place, own in places for method, cell in own.items()]
-    for color, (place, method, runs) in enumerate(lines):
-        own = [evaluation for run in runs for evaluation in run.evaluations]
-        updates = sorted({evaluation.update for evaluation in own})
-        at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
-        label = f"{cells.title(method)} ({place.env} {place.slice}, {cells.fraction(place)})"
-        label += "" if all(run.state == "finished" for run in runs) else ", not finished"
-        if len(updates) == 1:
-            axes.axhline(fmean(at[0]), color=f"C{color}", linestyle=":", label=label)
-            continue
-        share = [100 * update / updates[-1] for update in updates]  # methods count their updates differently
-        axes.plot(share, list(map(fmean, at)), color=f"C{color}", marker=".", label=label)
-        axes.fill_between(share, list(map(min, at)), list(map(max, at)), color=f"C{color}", alpha=0.2)
-    if reference is not None:
-        axes.axhline(reference, color="gray", linestyle="--", label="data mean")
-    axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
+    panels: dict[Panel, list[Cell]] = {}
+    for place, by_method in cells.of(records).items():
+        panels.setdefault(Panel(place.env, place.slice, place.dataset), []).extend(by_method.values())
+    colors = _colors(cell.method for own in panels.values() for cell in own)
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    page = Figure(figsize=(max(7, 5 * columns), 4.2 * rows), layout="constrained")
+    grid = page.subplots(rows, columns, squeeze=False).flat
+    for (panel, own), axes in zip(panels.items(), grid, strict=False):
+        several = len({cell.place.label_frac for cell in own}) > 1
+        for cell in own:
+            _curve(axes, cell, colors[cell.method], cells.fraction(cell.place) if several else "")
+        if reference is not None:
+            axes.axhline(reference, color="gray", linestyle="--", label="data mean")
+        axes.set_title(f"{panel.env} {panel.slice}", fontsize=10)
+        axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")
+        if axes.lines:
+            axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    for axes in grid:  # what is left of the last row
+        axes.set_axis_off()
     return png(page)
+
+
+class Panel(NamedTuple):
+    env: str
+    slice: str
+    dataset: str
+
+
+def _curve(axes: Axes, cell: Cell, color: Any, fraction: str) -> None:
+    """The evaluations of all runs of a cell, by share of the training: methods count their updates differently."""
+    runs = [*cell.runs, *cell.others]
+    own = [evaluation for run in runs for evaluation in run.evaluations]
+    updates = sorted({evaluation.update for evaluation in own})
+    if not updates:
+        return
+    at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
+    label = ", ".join(filter(None, [cells.title(cell.method), fraction]))
+    label += "" if all(run.state == "finished" for run in runs) else ", not finished"
+    if len(updates) == 1:
+        axes.axhline(fmean(at[0]), color=color, linestyle=":", label=label)
+        return
+    share = [100 * update / updates[-1] for update in updates]
+    line = ":" if cell.method.endswith(PRIOR) else "-"
+    axes.plot(share, list(map(fmean, at)), line, color=color, marker=".", label=label)
+    axes.fill_between(share, list(map(min, at)), list(map(max, at)), color=color, alpha=0.2)
+
+
+def _colors(methods: Iterable[str]) -> dict[str, Any]:
+    """Those of the paper's methods come first, so that they are the same in every picture."""
+    from matplotlib import colormaps
+
+    wanted = {*methods}
+    trained = {method: method.removesuffix(PRIOR).replace(cells.ORACLE, "") for method in wanted | {*paper.METHODS}}
+    order = sorted({*trained.values()}, key=cells.rank)
+    pairs = colormaps["tab20"]  # a color and a lighter one, ten times
+    return {m: pairs(order.index(trained[m]) % 10 * 2 + cells.is_oracle(m)) for m in wanted}
 
 
 class Varied(NamedTuple):

@@ -46,11 +46,13 @@ def table_1(found: Cells) -> str:
 
 
 def table_1_csv(found: Cells) -> str:
-    """The cells of `table_1` one a row, return / 10; difference: ours - the paper's. Empty fields: not run, none."""
+    """The cells of `table_1` one a row, return / 10; difference: ours - the paper's. state: finished, unfinished (no
+    run is) or not run; updates: after which the last checkpoints were scored. Empty fields: none.
+    """
     found, text = beside_oracles(found), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = "environment dataset digest label_frac method labeled runs last last_std best paper paper_std difference"
-    writer.writerow(names.split())
+    names = "environment dataset digest label_frac method state labeled runs updates last last_std best"
+    writer.writerow([*names.split(), "paper", "paper_std", "difference"])
     for place in _places(found):
         for method in _columns(found):
             cell = found.get(place, {}).get(method, Cell(place, method))
@@ -63,8 +65,9 @@ def table_1_csv(found: Cells) -> str:
 def cell_table(found: Cells) -> str:
     """By cell: raw returns of the last checkpoints, best-of beside them, what the paper has, and what a run cost."""
     head = [
-        "environment", "dataset", "method", "labeled episodes", "runs", "return of the last checkpoint", "episodes",
-        "best-of", f"below {KEPT} of best", "return / 10 minus paper's", "wall time of a run (min)", "peak memory (MB)",
+        "environment", "dataset", "method", "labeled episodes", "runs", "updates", "return of the last checkpoint",
+        "episodes", "best-of", f"below {KEPT} of best", "return / 10 minus paper's", "wall time of a run (min)",
+        "peak memory (MB)",
     ]  # fmt: skip
     rows = []
     for cell in (cell for own in found.values() for cell in own.values()):
@@ -81,19 +84,22 @@ def run_table(records: Iterable[Record]) -> str:
     ]  # fmt: skip
     rows = []
     for run in sorted(records, key=lambda run: (place_of(run)[:2], rank(run.method), run.seed)):
-        kept = f"{run.kept:.2f}" + (f" **below {KEPT}**" if run.kept < KEPT else "")
-        best = f"{run.best.mean:.1f} ({run.best.update})"
         drawn = "-" if run.label_seed is None else run.label_seed
         place = [run.run, title(run.method), drawn, run.seed, run.labeled, run.state]
-        last = [f"{run.last.mean:.1f}", len(run.last.returns)]
-        rows.append([*place, *last, best, kept, run.settings[:6], run.code or "-"])
+        scores = ["-"] * 4
+        if run.evaluations:
+            kept = f"{run.kept:.2f}" + (f" **below {KEPT}**" if run.kept < KEPT else "")
+            best = f"{run.best.mean:.1f} ({run.best.update})"
+            scores = [f"{run.last.mean:.1f}", str(len(run.last.returns)), best, kept]
+        rows.append([*place, *scores, run.settings[:6], run.code or "-"])
     return markdown(head, rows)
 
 
 def evaluation_table(records: Iterable[Record]) -> str:
     """One line a method and settings: mean raw return over runs, after the updates that all were scored after."""
     rows = []
-    ordered = sorted(records, key=lambda run: (place_of(run)[:2], rank(run.method), *_series(run)))
+    scored = [run for run in records if run.evaluations]
+    ordered = sorted(scored, key=lambda run: (place_of(run)[:2], rank(run.method), *_series(run)))
     for ((name, *_), _), own in groupby(ordered, key=lambda run: (_series(run), run.method)):
         by_update: dict[int, list[float]] = {}
         runs = list(own)
@@ -115,9 +121,13 @@ def kept_table(records: Iterable[Record]) -> str:
 
 
 def paired_table(found: Cells) -> str:
-    """LAWM - each other method over runs of the same label seed and training seed, raw returns; empty without pairs."""
+    """LAWM - each other method over runs of the same label seed and training seed, raw returns; empty without pairs.
+
+    `updates` tells both budgets where they differ: only methods of one kind have them alike.
+    """
     head = [
-        "environment", "dataset", "labeled", "difference", "pairs", "each", "mean", "95% t-interval", "excludes zero",
+        "environment", "dataset", "labeled", "difference", "updates", "pairs", "each", "mean", "95% t-interval",
+        "excludes zero",
     ]  # fmt: skip
     rows = []
     for at, own in beside_oracles(found).items():
@@ -130,7 +140,8 @@ def paired_table(found: Cells) -> str:
             bounds = f"{low:.1f} .. {high:.1f}" if math.isfinite(around.half) else "one pair has none"
             sure = "yes" if around.excludes_zero else "no"
             each = ", ".join(f"{value:.0f}" for value in differences)
-            place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}"]
+            budgets = " - ".join(dict.fromkeys([own[OURS].updates, other.updates]))
+            place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}", budgets]
             count = f"{len(differences)}{own[OURS].stopped}{other.stopped}"
             rows.append([*place, count, each, f"{around.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""
@@ -194,26 +205,27 @@ def _average(found: Cells, method: str) -> str:
 
 
 def _numbers(cell: Cell) -> list[object]:
-    """The columns of `table_1_csv` from `labeled` on."""
+    """The columns of `table_1_csv` from `state` on."""
     known = [cell.paper.mean, cell.paper.std] if cell.paper else ["", ""]
     if not cell.runs:
-        return ["", 0, "", "", "", *known, ""]
+        return ["unfinished" if cell.others else NOT_RUN, "", 0, "", "", "", "", *known, ""]
     last = [value / 10 for value in cell.last]
     std = f"{stdev(last):.2f}" if len(last) > 1 else ""
     difference = "" if cell.difference is None else f"{cell.difference:.2f}"
-    return [cell.labeled, len(last), f"{fmean(last):.2f}", std, f"{fmean(cell.best) / 10:.2f}", *known, difference]
+    ran = ["finished", cell.labeled, len(last), cell.updates]
+    return [*ran, f"{fmean(last):.2f}", std, f"{fmean(cell.best) / 10:.2f}", *known, difference]
 
 
 def _detail(cell: Cell) -> list[str]:
     """The columns of `cell_table` from `labeled episodes` on."""
     count = str(len(cell.runs)) + (f" (+ {len(cell.others)} not finished)" if cell.others else "")
     if not cell.runs:
-        return ["", count, *[""] * 7]
+        return ["", count, *[""] * 8]
     episodes = distinct(len(run.last.returns) for run in cell.runs)
     lost = sum(run.kept < KEPT for run in cell.runs)
     difference = "" if cell.difference is None else f"{cell.difference:+.1f}"
     score = [mean_std(cell.last), episodes, mean_std(cell.best), f"{lost} of {len(cell.runs)}"]
-    return [cell.labeled, count, *score, difference, *_cost(cell)]
+    return [cell.labeled, count, cell.updates, *score, difference, *_cost(cell)]
 
 
 def _cost(cell: Cell) -> list[str]:

@@ -49,7 +49,7 @@ def test_the_average_appears_once_every_row_was_run(tmp_path):
 def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
     found = records(runs)
     cell = row(tables.cell_table(cells.of(found)), "| LAWM |")
-    assert "| 2 | 300.0 ± 141.4 | 4 | 350.0 ± 70.7 | 1 of 2 | -64.3 | 1.0 (2 side by side) | 700 |" in cell
+    assert "| 2 | 3 | 300.0 ± 141.4 | 4 | 350.0 ± 70.7 | 1 of 2 | -64.3 | 1.0 (2 side by side) | 700 |" in cell
     text = tables.run_table(found)
     assert "| finished | 200.0 | 4 | 300.0 (2) | 0.67 **below 0.85** |" in row(text, "| a | LAWM |")
     assert "| finished | 400.0 | 4 | 400.0 (2) | 1.00 |" in row(text, "| b | LAWM |")
@@ -237,6 +237,22 @@ def test_a_seed_that_was_stopped_is_told_and_does_not_bar_the_others_from_more_u
     found = cells.of(records([*runs, path]))
     assert "| 30.0 ± 14.1 (1 stopped) (94.3 ± 0.6) |" in row(tables.table_1(found), "walker-walk", "expert")
     assert "| 2 (1 stopped) | 30, 110 |" in row(tables.paired_table(found), "LAWM - C-LAP")
+
+
+def test_a_seed_stopped_before_its_first_evaluation_is_told_too(runs, tmp_path):
+    path = make_run(tmp_path / "h", "lawm", 2, [], finished=False)
+    Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
+    text = report.write([*runs, path], tmp_path / "out", keep=tmp_path / "kept")
+    assert "30.0 ± 14.1 (1 stopped)" in row(text, "walker-walk | expert | 5% (5)", "not run")
+    assert "| stopped | - | - | - | - |" in row(text, "| h | LAWM |")
+    assert report.as_markdown(records((tmp_path / "kept").glob("*.csv")), {}) == text
+    alone = report.write([path], tmp_path / "alone")
+    assert "| unfinished (1 stopped) (94.3 ± 0.6) |" in row(alone, "walker-walk | expert", "not run")
+
+
+def test_paired_differences_tell_unequal_budgets(runs):
+    text = tables.paired_table(cells.of(records(runs)))
+    assert "| LAWM - C-LAP | 3 - 1, 2 | 2 |" in text and "| LAWM - TD3+BC oracle | 3 - 1 | 1 |" in text
 
 
 def test_one_training_under_two_names_does_not_count_twice(runs, tmp_path):

@@ -61,4 +61,4 @@ def test_tables_say_over_how_many_episodes_a_score_is(run, tmp_path):
     records, _ = evidence.gather([run.path, trained])
     assert "| 49.5 | 100 |" in row(tables.run_table(records), "| a |")
     assert "| 100.0 | 20 |" in row(tables.run_table(records), "| b |")
-    assert "| 2 | 74.8 ± 35.7 | 20, 100 |" in row(tables.cell_table(cells.of(records)), "| LAWM |")
+    assert "| 2 | 1 | 74.8 ± 35.7 | 20, 100 |" in row(tables.cell_table(cells.of(records)), "| LAWM |")
