@@ -201,8 +201,9 @@ def _described(spec: envs.Spec, config: Config) -> str:
         return "random policy, uniform in [-1, 1] at every agent step"
     c = config.dreamer
     ratio = c.updates * c.batch * c.window / spec.episode_length
+    drawn = -(-config.prefill // config.round) * config.round  # whole rounds
     learned = (
-        f"first {config.prefill} episodes random; {c.updates} updates of {c.batch} windows of {c.window} an episode "
+        f"first {drawn} episodes random; {c.updates} updates of {c.batch} windows of {c.window} an episode "
         f"(train ratio {ratio:.0f})"
     )
     explore = config.plan2explore

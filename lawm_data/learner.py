@@ -89,7 +89,7 @@ class Learner:
         self.run.log({"kind": "collect", "phase": "collect", "update": orders.stop, **logged, **seconds, **means})
         tensors, steps = snapshot(self.modules, 1)
         if orders.stop // KEEP_EVERY > orders.start // KEEP_EVERY:
-            acting = {key: x for key, x in tensors[0].items() if key.split(".")[1] in ACTING and "exp_avg" not in key}
+            acting = {key: x for key, x in tensors[0].items() if key.split(".")[1] in ACTING}
             files.write_bytes(self.run.path / f"policy-{orders.stop:06d}.safetensors", safetensors.torch.save(acting))
         self.run.save(Position(0, orders.stop), tensors[0], {"optimizer_steps": steps})
 

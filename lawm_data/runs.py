@@ -173,15 +173,19 @@ class Run:
         found = (re.fullmatch(r"checkpoint-(\d+)-(\d+)", name) for name in names)  # not a copy that a user set aside
         return sorted(Position(*map(int, match.groups())) for match in found if match)
 
-    def load(self, position: Position | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and state of a checkpoint, the last one by default; UserError when there is none or it is damaged."""
-        if position is None:
-            if not self.positions():
-                cure = "run the same lawm-train command again to continue it"
-                if self.stopped:
-                    cure = "it was stopped before that, so remove the folder to begin again"
-                raise UserError(f"{self.path}: no checkpoint yet; {cure}")
-            position = self.positions()[-1]
+    @property
+    def newest(self) -> Position:
+        """Of the last checkpoint, which a training that goes on replaces; UserError when there is none yet."""
+        kept = self.positions()
+        if not kept:
+            cure = "run the same lawm-train command again to continue it"
+            if self.stopped:
+                cure = "it was stopped before that, so remove the folder to begin again"
+            raise UserError(f"{self.path}: no checkpoint yet; {cure}")
+        return kept[-1]
+
+    def load(self, position: Position) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and state of a checkpoint; UserError when it is damaged."""
         path = self._checkpoint(position) / "tensors.safetensors"
         try:
             return safetensors.torch.load_file(path), files.read_json(path.parent / "state.json")
@@ -230,6 +234,7 @@ def code_commit() -> str | None:
     """Commit of the checkout this code runs from, with `+` when it has changes; None from a wheel."""
     here = Path(__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # a checkout around the wheel is not its own
         head = _git(here, "rev-parse", "HEAD")
         return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):

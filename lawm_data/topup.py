@@ -26,7 +26,8 @@ TRIES = 4  # rollouts for each episode that is missing, before giving up
 def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
     """Roll out until each collector's share of slice `name` is full, or its policies miss the band too often.
 
-    Collectors are the seeds of KEEPER in the store. UserError when there are none.
+    Collectors are the seeds of KEEPER in the store; each start has TRIES rollouts for an episode that is missing.
+    UserError when there are none, and, once the others are done, for the first that kept no policy of the band.
     """
     envs.spec(env)  # UserError for what no simulator here makes
     store = Store(root / "raw")
@@ -38,11 +39,17 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
     if TOP_UP not in store.sources(env):
         described = f"rollouts of policies that {KEEPER} kept every {KEEP_EVERY} episodes, sampled as in training"
         store.create(env, TOP_UP, {**store.meta(env, KEEPER), "collected": described})
+    failed: UserError | None = None
     for k, seed in enumerate(seeds):
         share = split.quota // len(seeds) + (k < split.quota % len(seeds))
         own = [row for row in history if row.seed == seed]
-        said = _fill(root, own, rule, share, f"{name} s{seed}")
+        try:
+            said = _fill(root, own, rule, share, f"{name} s{seed}")
+        except UserError as error:  # of one collector
+            said, failed = f"left as it is: {error}", failed or error
         print(f"{name}, seed {seed}: {said}")
+    if failed:
+        raise failed
 
 
 def _fill(root: Path, history: Sequence[Row], rule: Rule, share: int, label: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,15 +162,20 @@ def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
     """Score the last checkpoint of RUNS: raw return and return / 10, mean and spread over episodes."""
     from lawm_train import scoring
 
+    if _each(runs, lambda run: scoring.score(run, episodes, policy)):
+        raise click.exceptions.Exit(2)
+
+
+def _each(runs: tuple[Path, ...], tell: Callable[[Path], str]) -> bool:
+    """Print what `tell` says of each run. One that fails is told and stops no other; returns whether any did."""
     failed = False
     for run in runs:
         try:
-            click.echo(scoring.score(run, episodes, policy))
-        except UserError as error:  # of one run; the others are scored all the same
+            click.echo(tell(run))
+        except UserError as error:
             click.echo(f"error: {error}", err=True)
             failed = True
-    if failed:
-        raise click.exceptions.Exit(2)
+    return failed
 
 
 @main.command()
@@ -185,11 +191,16 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
 
     dataset = stream.open_dataset(hub_dataset)
     ladders = {}
-    for run in runs:
+
+    def walk(run: Path) -> str:
         ladders[run.name] = diagnostics.ladder(run, dataset)
-        click.echo(diagnostics.as_text(run, ladders[run.name]))
-    if out:
+        return diagnostics.as_text(run, ladders[run.name])
+
+    failed = _each(runs, walk)
+    if out and ladders:
         files.write_bytes(out, diagnostics.draw(ladders))
+    if failed:
+        raise click.exceptions.Exit(2)
 
 
 @main.command()

@@ -38,13 +38,14 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
         raise UserError(
             f"{path}: was trained on another dataset (digest {saved['dataset']['digest'][:12]}); name that one"
         )
-    method = policy.load(run)
+    position = run.newest
+    method = policy.load(run, position)
     world, agent = method.modules.get("world"), method.modules.get("agent")
     if not isinstance(world, WorldModel) or not isinstance(agent, Agent):
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")
     with torch.no_grad():
         walked = [*_of_model(run, dataset, world), *_of_agent(run, dataset, world, agent)]
-    found = {"update": run.positions()[-1].update, "rungs": [rung._asdict() for rung in walked]}
+    found = {"update": position.update, "rungs": [rung._asdict() for rung in walked]}
     files.write_json(path / "diagnostics.json", found)
     return walked
 
@@ -72,7 +73,7 @@ def draw(ladders: Mapping[str, Sequence[Rung]]) -> bytes:
         for rung, name in decisive:
             place = rows.setdefault(f"{rung.name}: {name}", len(rows)) + k * height
             limit, value = next(bound for bound in rung.bounds[name] if bound is not None), rung.figures[name]
-            share = float(np.clip(value / (abs(limit) or 1.0), -1, 4))
+            share = float(np.clip(1 + (value - limit) / (abs(limit) or 1.0), -1, 4))
             axes.barh(place, share, height, color=f"C{k}", hatch=None if rungs.fits(rung, name) else "///")
             axes.text(share, place, f" {value:.3g}{_bound(rung, name)}", va="center", fontsize=7)
         axes.barh(0, 0, color=f"C{k}", label=run)

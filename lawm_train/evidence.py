@@ -130,7 +130,7 @@ def of_run(path: Path) -> list[Record]:
     return [one for one in made if one.evaluations or (one.method == record.method and one.state == STOPPED)]
 
 
-def write(records: Sequence[Record], folder: Path) -> list[Path]:
+def write(records: Sequence[Record], folder: Path) -> None:
     """FOLDER/<run>.csv for each run among the records. UserError when one is too large to keep, or two share a name."""
     by_run: dict[str, list[Record]] = {}
     for record in records:
@@ -146,7 +146,6 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
             )
     for path, text in texts.items():
         files.write_text(path, text)
-    return list(texts)
 
 
 def as_csv(records: Iterable[Record]) -> str:
@@ -175,9 +174,11 @@ def from_csv(path: Path) -> list[Record]:
             record = records.setdefault(key, _parsed(row))
             if row["update"]:
                 returns = tuple(map(float, row["returns"].split()))
+                if not returns:
+                    raise ValueError("an evaluation without returns")
                 evaluation = Evaluation(row["phase"], int(row["update"]), returns)
                 records[key] = replace(record, evaluations=(*record.evaluations, evaluation))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path}: not readable as evidence of a run ({error!r}); write it again with --evidence"
         ) from None
@@ -185,7 +186,7 @@ def from_csv(path: Path) -> list[Record]:
 
 
 def settings_digest(settings: dict[str, Any]) -> str:
-    """Of the recipe sections in config.json: the same for all methods of one grid."""
+    """Of the recipe sections in config.json: the same for all methods of one grid whose data fit into the pool."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 

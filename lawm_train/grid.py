@@ -99,7 +99,7 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> li
                 failed += task.stopped
             else:
                 waiting.append((number, task))
-        jobs = max(1, min(config.jobs, len(waiting)))
+        jobs = max(1, min(config.jobs, len(plan)))  # of all cells: one that is continued has the threads that it had
         work = [(task, torch.get_num_threads() // jobs) for _, task in waiting]
         with closing(parallel.outcomes(_train_and_score, work, jobs)) as ended:
             for outcome in ended:

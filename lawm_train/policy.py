@@ -49,7 +49,7 @@ class Policy:
         """
         if (Path(where) / "config.json").is_file():
             run = trained(Path(where))
-            return cls(run.config, acting(load(run), policy, str(where)))
+            return cls(run.config, acting(load(run, run.newest), policy, str(where)))
         exported = pretrained.find(str(where))
         return cls(exported.description, acting(_build(exported), policy, str(where)))
 
@@ -81,8 +81,8 @@ def acting(method: Method, policy: str, where: str) -> methods.Policy:
     return world.policy()
 
 
-def load(run: Run, position: Position | None = None) -> Method:
-    """A run's method (one model) at a checkpoint, the last one by default; on the CPU, wherever it was trained."""
+def load(run: Run, position: Position) -> Method:
+    """A run's method (one model) at a checkpoint, on the CPU, wherever it was trained."""
     method = _blank(run.config, str(run.path / "config.json"), "cpu")
     restore(method, [run], position)
     return method
@@ -90,8 +90,8 @@ def load(run: Run, position: Position | None = None) -> Method:
 
 def export(run: Run, folder: Path) -> pretrained.Exported:
     """Write the run's last checkpoint, all but the optimisers' moments, as `folder`/policy.json and its tensors."""
-    states = _states(load(run))  # UserError before the first checkpoint
-    return pretrained.write(folder, run.config, run.positions()[-1], states)
+    position = run.newest
+    return pretrained.write(folder, run.config, position, _states(load(run, position)))
 
 
 def _build(exported: pretrained.Exported) -> Method:
@@ -128,7 +128,7 @@ def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict
     return tensors, {"optimizer_steps": steps}
 
 
-def restore(method: Method, runs: list[Run], position: Position | None = None) -> dict[str, Any]:
+def restore(method: Method, runs: list[Run], position: Position) -> dict[str, Any]:
     """Load the runs' checkpoints, one a model, into a method that holds as many models; returns their state."""
     loaded = [run.load(position) for run in runs]
     state = loaded[0][1]

@@ -145,10 +145,11 @@ def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
 
 
 def _of_last(path: Path, file: Path) -> list[dict] | None:
-    """The rungs in a run folder; None, and a line, where the run was trained on since."""
+    """The rungs in a run folder; None, and a line, where they are of a checkpoint before the last evaluation."""
     ladder = files.read_json(file)
-    last = [row["update"] for row in Run(path).metrics() if row["kind"] == "evaluate"][-1:]
-    if not isinstance(ladder, dict) or [ladder["update"]] != last:  # an older version wrote the rungs alone
+    evaluated = [row["update"] for row in Run(path).metrics() if row["kind"] == "evaluate"]
+    last = evaluated[-1] if evaluated else 0
+    if not isinstance(ladder, dict) or ladder["update"] < last:  # an older version wrote the rungs alone
         click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
         return None
     return ladder["rungs"]

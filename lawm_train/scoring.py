@@ -17,7 +17,7 @@ EPISODES = 100  # of a reported score
 def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     """Score a run's last checkpoint; keeps the returns in RUN/evaluation-<policy>.json and returns a line of text.
 
-    A score of the same checkpoint over more episodes is kept as it is: they begin with the very ones asked for.
+    A score of the same checkpoint over more episodes is kept as it is.
     """
     run = trained(path)
     saved = run.config
@@ -27,9 +27,10 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
         kept = files.read_json(_file(run, policy_name))["returns"]
         return f"{_told(path, kept)}; this score is kept, as {episodes} episodes are fewer"
     check_sizes(str(path), saved["env"], saved["repeat"], saved["sizes"]["observation"], saved["sizes"]["action"])
-    acting = policy.acting(policy.load(run), policy_name, str(path))
+    position = run.newest  # as it is now: a training may go on meanwhile
+    acting = policy.acting(policy.load(run, position), policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
-    row = {**run.positions()[-1]._asdict(), "mean": fmean(own), "std": pstdev(own), "returns": own}
+    row = {**position._asdict(), "mean": fmean(own), "std": pstdev(own), "returns": own}
     files.write_json(_file(run, policy_name), row)
     return _told(path, own)
 

@@ -91,7 +91,7 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """Names this very dataset, every byte included; the same for a folder and for what was pushed from it."""
+        """Names this very dataset, all bytes but withheld actions; the same for a folder and what was pushed."""
         return self.manifest.digest
 
     @property

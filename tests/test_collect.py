@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from processes import count_files
 
+from lawm_data import dreamer
 from lawm_data.collect import Config, collect, env_seed
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.store import Store
 
 made = partial(Config, policy="random")
+TINY = dreamer.Config(
+    updates=1, batch=2, window=8, deter=6, stoch=3, embed=4, hidden=4, units=4, layers=1, horizon=2, bins=5
+)
 ENV = "pendulum-swingup"
 REPEAT = 50  # short episodes: 20 agent steps
 PROGRAM = """
@@ -117,3 +121,10 @@ def test_kills_leave_no_trace(tmp_path: Path) -> None:
     collect(tmp_path / "whole", ENV, made(episodes=episodes, repeat=repeat))
     assert_same_store(tmp_path / "whole", tmp_path / "killed")
     assert not list((tmp_path / "killed").rglob(".partial*"))
+
+
+def test_the_card_counts_the_random_episodes_in_whole_rounds(tmp_path: Path) -> None:
+    for rounds, drawn in ((10, 10), (2, 6)):
+        root = tmp_path / str(rounds)
+        collect(root, ENV, Config(policy="dreamer", episodes=1, repeat=REPEAT, round=rounds, prefill=5, dreamer=TINY))
+        assert f"first {drawn} episodes random" in Store(root / "raw").meta(ENV, "dreamer")["collected"]

@@ -298,7 +298,7 @@ def walked_of_model(episodes):
     data = stream.open_dataset("lawm/dataset/custom-made")
     (run,) = train.train(job(data, "lawm"), Path("runs"))
     with torch.no_grad():
-        return dict(enumerate(diagnostics._of_model(run, data, policy.load(run).modules["world"]), 1))
+        return dict(enumerate(diagnostics._of_model(run, data, policy.load(run, run.newest).modules["world"]), 1))
 
 
 def test_without_unlabeled_episodes_nothing_is_judged_of_inference():

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -305,3 +306,14 @@ def test_cells_train_in_processes_of_their_own_two_at_a_time(small, monkeypatch)
     for method in ("bc", "clap"):
         runs = [Run(RUNS / f"custom-made-medium-replay-{method}-s{k}") for k in (0, 1)]
         assert all(run.finished["seeds"] == 2 for run in runs)
+
+
+def test_a_cell_that_is_begun_again_has_its_share_of_the_threads(small, monkeypatch):
+    """Other threads round otherwise, so what was cut would go on to other numbers."""
+    used = []
+    monkeypatch.setattr(grid.torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(grid.torch, "set_num_threads", used.append)
+    section = "{methods: [bc], oracle: [bc], runs: 1, jobs: 2}"
+    assert small(section).exit_code == 0
+    shutil.rmtree(next(RUNS.glob("*oracle-s0")))
+    assert small(section).exit_code == 0 and used == [2, 2, 2]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
+
+from lawm_data import runs
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("lawm_data", "lawm_train")
@@ -51,3 +56,17 @@ def test_recipe_is_found_from_a_wheel(tmp_path: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lawm", *PACKAGES}
     package, recipe = found_from(tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert package.is_relative_to(tmp_path) and recipe == tmp_path / "site" / "lawm_data" / "recipes" / "cpu.yaml"
+
+
+def test_the_commit_around_an_installed_package_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b")
+    installed = tmp_path / ".venv" / "runs.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    (tmp_path / "own.py").write_text("")
+    for command in (["init", "-q"], ["add", "own.py"], ["commit", "-qm", "theirs"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(runs, "__file__", str(installed))
+    assert runs.code_commit() is None
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "own.py"))
+    assert re.fullmatch("[0-9a-f]{40}", str(runs.code_commit()))

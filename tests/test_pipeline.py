@@ -242,7 +242,7 @@ def test_a_folder_and_the_hub_train_the_very_same_numbers(journey: Client, monke
     monkeypatch.chdir(journey.folder)
     _answer(lawm_train.cli.main, "--hub-dataset", f"lawm/dataset/{TASK}", "--name", "folder", *SETTINGS)
     there, here = Run(Path(f"lawm/runs/{TASK}-medium-replay-lawm-s0")), Run(Path("lawm/runs/folder-s0"))
-    ours, theirs = here.load()[0], there.load()[0]
+    ours, theirs = here.load(here.newest)[0], there.load(there.newest)[0]
     assert ours.keys() == theirs.keys() and all(torch.equal(x, theirs[name]) for name, x in ours.items())
     configs = here.config, there.config
     revisions = [config["dataset"].pop("revision") for config in configs]

@@ -107,6 +107,16 @@ def test_the_evidence_of_a_run_gives_the_same_tables_back(runs, tmp_path):
     assert sorted(records([tmp_path / "out" / "scores.csv"]), key=str) == sorted(records(kept), key=str)
 
 
+def test_damaged_evidence_is_one_line(runs, tmp_path):
+    evidence.write(records(runs[:1]), tmp_path / "kept")
+    path = tmp_path / "kept" / "a.csv"
+    whole = path.read_text()
+    for damaged in (whole[: whole.rindex(",")], whole[: whole.rindex(",") + 1], whole.replace("update", "when")):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="not readable as evidence of a run"):
+            evidence.from_csv(path)
+
+
 def test_several_fractions_of_labels_are_drawn_an_oracle_as_all_of_them(runs, tmp_path):
     report.write(runs, tmp_path / "one")
     assert not (tmp_path / "one" / "fractions.png").exists(), "no method was run with two fractions"

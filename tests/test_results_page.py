@@ -85,7 +85,9 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert (tmp_path / "kept" / "a-ladder.json").is_file()
-    Run(runs[0]).log({"kind": "evaluate", "phase": "agent", "update": 4, "returns": [1.0]})
+    files.write_json(runs[0] / "diagnostics.json", {"update": 4, "rungs": [rung]})
+    assert "labeled path" in report.write(runs, tmp_path / "out"), "of a checkpoint after the last evaluation"
+    Run(runs[0]).log({"kind": "evaluate", "phase": "agent", "update": 5, "returns": [1.0]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert not list((tmp_path / "kept").glob("*ladder*")), "what was kept is not of the run as it is now"
 

@@ -26,7 +26,7 @@ class Simulator:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "Evaluator", Simulator)
-    monkeypatch.setattr(scoring.policy, "load", lambda run: None)
+    monkeypatch.setattr(scoring.policy, "load", lambda run, position: None)
     monkeypatch.setattr(scoring.policy, "acting", lambda *_: None)
     made = Run(make_run(tmp_path / "a", "lawm", 0, [100], sizes={"observation": 24, "action": 6}))
     made.save(Position(0, 1), {"x": torch.zeros(1)}, {})
@@ -46,6 +46,22 @@ def test_another_checkpoint_is_scored_anew(run):
     run.save(Position(0, 2), {"x": torch.zeros(1)}, {})
     assert "over 5 episodes" in scoring.score(run.path, 5)
     assert files.read_json(run.path / "evaluation-agent.json")["update"] == 2
+
+
+def test_a_score_is_of_the_checkpoint_that_was_loaded(run, monkeypatch):
+    """A training that goes on meanwhile saves another."""
+    loaded = []
+    monkeypatch.setattr(scoring.policy, "load", lambda run, position: loaded.append(position))
+    returns = Simulator.returns
+
+    def slowly(self, acting):
+        run.save(Position(0, 2), {"x": torch.zeros(1)}, {})
+        return returns(self, acting)
+
+    monkeypatch.setattr(Simulator, "returns", slowly)
+    scoring.score(run.path, 5)
+    assert loaded == [Position(0, 1)] and files.read_json(run.path / "evaluation-agent.json")["update"] == 1
+    assert not scoring.is_scored(run, 5)
 
 
 def test_a_run_that_cannot_be_scored_stops_no_other(run, tmp_path, monkeypatch):

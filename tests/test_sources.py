@@ -108,6 +108,19 @@ def test_laom_actions_are_those_that_were_executed(tmp_path: Path, capsys: pytes
     assert "numbers of actions clipped" in capsys.readouterr().err
 
 
+def test_files_of_two_tasks_are_no_one_source(tmp_path: Path) -> None:
+    groups = [laom_group(episode) for episode in EPISODES]
+    paths = [write_laom(tmp_path / f"{task}.hdf5", groups, task) for task in ("count-up", "count-down")]
+    with pytest.raises(UserError, match=r"count-down.hdf5: recorded in count-down, .*count-up.hdf5 in count-up"):
+        importers.run("laom", paths, CUSTOM, tmp_path / "raw")
+    folders = [
+        write_minari(tmp_path / task, [minari_episode(EPISODES[0])], env_spec=f"dm_control/{task}-v0")
+        for task in ("walker-walk", "walker-run")
+    ]
+    with pytest.raises(UserError, match="recorded in walker-run"):
+        importers.run("minari", folders, CUSTOM, tmp_path / "raw")
+
+
 def test_a_recording_at_every_control_step_keeps_its_length(tmp_path: Path) -> None:
     rows = 1000
     group = {"states": np.zeros((rows, 24)), "actions": np.zeros((rows, 6)), "rewards": np.zeros(rows)}

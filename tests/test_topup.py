@@ -1,7 +1,8 @@
-"""Laws of the top-up: it fills a quota from kept policies, in the same way however often it is cut."""
+"""Laws of the top-up: it fills a quota from kept policies, in the same way when it is cut, and stops no other seed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from lawm_data import slicing, topup
 from lawm_data.collect import collect
 from lawm_data.errors import UserError
 from lawm_data.slicing import Rule, Rules
-from lawm_data.store import Store
+from lawm_data.store import Row, Store
 
 ANY = Rule(min_return=-1.0, max_return=1000.0)
 NONE = Rule(min_return=2000.0, max_return=3000.0)
@@ -68,6 +69,25 @@ def test_an_interruption_leaves_no_trace(history: Path, tmp_path: Path, monkeypa
     monkeypatch.undo()
     topup.top_up(cut, ENV, "medium", split(60))
     assert contents(cut) == contents(whole)
+
+
+def test_a_collector_without_such_a_policy_stops_no_other(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = copied(history, tmp_path)
+    rows = Store(root / "raw").rows(ENV, "dreamer")
+    two = [replace(row, seed=seed) for seed in (0, 1) for row in rows]
+    monkeypatch.setattr(topup.Store, "rows", lambda self, env, source=None: two)
+
+    def fill(root: Path, own: list[Row], *_: object) -> str:
+        if own[0].seed == 0:
+            raise UserError("none of 2 kept policies")
+        return "filled"
+
+    monkeypatch.setattr(topup, "_fill", fill)
+    with pytest.raises(UserError, match="none of 2 kept policies"):
+        topup.top_up(root, ENV, "medium", split(60))
+    assert "seed 1: filled" in capsys.readouterr().out
 
 
 def test_what_cannot_be_filled_is_said(history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def job(dataset, method="lawm", seeds=(0,), settings=(), labels=None):
 
 def final(run):
     assert len(run.positions()) > 0
-    return run.load()[0]
+    return run.load(run.newest)[0]
 
 
 def logged(run):
@@ -110,7 +110,7 @@ def test_a_policy_from_disk_acts_as_the_one_that_was_trained(dataset, tmp_path, 
     build = methods.build
     monkeypatch.setattr(methods, "build", lambda *a: built.append(build(*a)) or built[-1])
     run = train.train(job(dataset), tmp_path)[0]
-    trained, loaded = built[0].policy(), policy.load(run).policy()
+    trained, loaded = built[0].policy(), policy.load(run, run.newest).policy()
     first = torch.ones(1, 3, dtype=torch.bool)
     for _ in range(3):
         observation = torch.randn(1, 3, 5)
@@ -145,7 +145,7 @@ def test_observations_are_normalised_unless_they_are_to_stay_raw(dataset, tmp_pa
     far = 100 * rows  # beyond what the normalised are clipped at
     for setting, expected in (("true", (rows - rows.mean(0)) / rows.std(0, correction=0)), ("false", rows)):
         run = train.train(job(dataset, "clap", settings=[f"model.normalize={setting}"]), tmp_path / setting)[0]
-        normalizer = policy.load(run).modules["world"].normalizer
+        normalizer = policy.load(run, run.newest).modules["world"].normalizer
         torch.testing.assert_close(normalizer(rows)[0], expected, rtol=1e-4, atol=1e-4)
         assert torch.equal(normalizer(far)[0], far) == (setting == "false")
 
@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
     path = next(run.path.glob("checkpoint-*-00000010/tensors.safetensors"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="not a readable checkpoint"):
-        policy.load(run)
+        policy.load(run, run.newest)
 
 
 def test_a_method_without_a_world_model_has_no_prior_to_act_by(dataset, tmp_path):

@@ -22,6 +22,7 @@ from lawm_data.importers.recording import (
     column,
     dataset,
     digest_of,
+    one_env,
     rows,
     width,
 )
@@ -37,17 +38,19 @@ class Laom:
         self.notes: list[str] = []
         self.paths = paths
         self.count = 0
+        envs = []
         for path in paths:
             with opened(path, str(path)) as file:
                 names = _groups_of(file, path)
                 steps = _steps(file[names[0]], f"{path}, group {names[0]}")
                 self.layout: Layout = (("observation", width(steps["states"])),)
                 self.action_size = width(steps["actions"])
-                self.env = _env(file)
+                envs.append((path, _env(file)))
             self.count += len(names)
             self.notes.append(
                 f"{path.name}: the last step of each of {len(names)} episodes is left out, its end is unknown"
             )
+        self.env = one_env(envs)
         self.digest = digest_of(paths)
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:

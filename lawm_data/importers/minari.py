@@ -24,6 +24,7 @@ from lawm_data.importers.recording import (
     column,
     dataset,
     digest_of,
+    one_env,
     parts_of,
     rows,
     width,
@@ -64,7 +65,7 @@ class Minari:
         self.action_size = len(self.sources[0].low)
         self.digest = digest_of([source.main for source in self.sources])
         self.credits: str | None = "; ".join(_credit(source.metadata) for source in self.sources)
-        self.env = _env(self.sources[0].metadata)
+        self.env = one_env((source.main, _env(source.metadata)) for source in self.sources)
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         if self.layout[0][0] == FLAT and len(layout) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -47,6 +47,16 @@ def digest_of(paths: list[Path]) -> str:
     """The sha256 of one file, or of the digests of several."""
     digests = [files.sha256(path) for path in paths]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def one_env(named: Iterable[tuple[Path, str | None]]) -> str | None:
+    """The env that the files name, None where none does. UserError where two name different ones."""
+    first: tuple[Path, str] | None = None
+    for path, env in named:
+        if env and first and env != first[1]:
+            raise UserError(f"{path}: recorded in {env}, {first[0]} in {first[1]}; import them apart")
+        first = first or (env and (path, env)) or None
+    return first and first[1]
 
 
 def dataset(file: h5py.Group, key: str, where: str) -> h5py.Dataset:
