@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lawm_data import envs, files, labels
 from lawm_data.episode import Episode
@@ -40,11 +42,11 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
         )
     position = run.newest
     method = policy.load(run, position)
-    world, agent = method.modules.get("world"), method.modules.get("agent")
+    world, agent, teller = (method.modules.get(name) for name in ("world", "agent", "idm"))
     if not isinstance(world, WorldModel) or not isinstance(agent, Agent):
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")
     with torch.no_grad():
-        walked = [*_of_model(run, dataset, world), *_of_agent(run, dataset, world, agent)]
+        walked = [*_of_model(run, dataset, world, teller), *_of_agent(run, dataset, world, agent)]
     found = {"update": position.update, "rungs": [rung._asdict() for rung in walked]}
     files.write_json(path / "diagnostics.json", found)
     return walked
@@ -110,21 +112,40 @@ def draw_of(run: Run, dataset: Dataset) -> tuple[list[Episode], list[Episode]]:
     return own, [episode for episode in everything if episode.episode_id not in drawn]
 
 
-def _of_model(run: Run, dataset: Dataset, world: WorldModel) -> list[Rung]:
+def _of_model(run: Run, dataset: Dataset, world: WorldModel, teller: nn.Module | None = None) -> list[Rung]:
+    """teller: the IDM that told the actions beforehand, of a method that has one."""
     batch, saved = held_out(run, dataset), run.config
-    reads = saved["method"] == "lawm" and not saved["oracle"]  # episodes without actions, if there are any
+    learns = saved["method"] == "lawm"  # to infer actions, where there are episodes without them
+    reads = (learns or teller is not None) and not saved["oracle"]
     labeled, others = draw_of(run, dataset) if reads else ([], [])
-    first, last = rungs.labeled_path(world, batch), rungs.latent_moments(world, batch, infers=bool(others))
-    second, third = "2 inferred actions", "3 open loop"
+    infers = learns and bool(others)
+    return [
+        rungs.labeled_path(world, batch),
+        _of_inference(saved, world, teller, labeled, others, reads),
+        rungs.open_loop(world, batch, infers),
+        rungs.latent_moments(world, batch, infers),
+    ]
+
+
+def _of_inference(
+    saved: Mapping[str, Any],
+    world: WorldModel,
+    teller: nn.Module | None,
+    labeled: Sequence[Episode],
+    others: Sequence[Episode],
+    reads: bool,
+) -> Rung:
+    """Rung 2; reads: whether the method wants episodes without actions."""
     if not others:
         everything = "with every action known, none was learned to be inferred"
         reason = everything if reads or saved["oracle"] else f"{cells.title(saved['method'])} infers no actions"
-        return [first, not_walked(second, reason), not_walked(third, reason), last]
+        return not_walked(rungs.INFERRED, reason)
     hidden = [episode for episode in others if episode.action is not None][:HIDDEN]
     if not hidden:
-        return [first, not_walked(second, "no actions were withheld"), rungs.open_loop(world, batch), last]
-    config = idm.Config(**saved["settings"]["agent"]["idm"])
-    return [first, rungs.inferred_actions(world, labeled, hidden, config), rungs.open_loop(world, batch), last]
+        return not_walked(rungs.INFERRED, "no actions were withheld")
+    if isinstance(teller, idm.InverseDynamics):
+        return rungs.told_beforehand(teller, hidden)
+    return rungs.inferred_actions(world, labeled, hidden, idm.Config(**saved["settings"]["agent"]["idm"]))
 
 
 def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent) -> list[Rung]:

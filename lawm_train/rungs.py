@@ -26,6 +26,7 @@ from lawm_train.lawm import Gaussian, Observed, WorldModel
 CONTEXT = 10  # filtered steps before an open loop
 HORIZONS = (1, 5, 15)
 SPREAD_DRAWS = 16  # of u, for each state
+INFERRED, SUPERVISED = "2 inferred actions", "R2 supervised IDM"
 Bounds = dict[str, tuple[float | None, float | None]]
 """Least and most of a figure, None where it has none."""
 
@@ -99,19 +100,31 @@ def inferred_actions(
 
     labeled: the episodes whose actions the run read; hidden: others of its slice, with their withheld actions.
     """
-    truth = np.concatenate([episode.action for episode in hidden if episode.action is not None])
-    ours = np.concatenate([infer_actions(world, episode) for episode in hidden])
     mean, std = moments([Pool(labeled, True, world.action_size)])
     with torch.enable_grad():
         reference = idm.fit(config, [0], list(labeled), Normalizer(mean[None], std[None]))
-    stripped = (episode.stripped() for episode in hidden)
-    theirs = np.concatenate([e.action for e in reference.relabel(stripped) if e.action is not None])
-    inferred, supervised = "R2 inferred", "R2 supervised IDM"
-    figures = {inferred: r_squared(ours, truth), supervised: r_squared(theirs, truth)}
+    inferred, supervised = "R2 inferred", SUPERVISED
+    ours = [infer_actions(world, episode) for episode in hidden]
+    figures = {
+        inferred: _r_squared_of(ours, hidden),
+        supervised: _r_squared_of(told_actions(reference, hidden), hidden),
+    }
     least = figures[supervised] - 0.1 * abs(figures[supervised])  # R2 may be negative
     bounds: Bounds = {inferred: (least, None)}
     bad = {inferred: "worse than an IDM with the same labels: raise train.labeled_share, or train the model longer"}
-    return judged("2 inferred actions", figures, bounds, "as good as the labels allow", bad)
+    return judged(INFERRED, figures, bounds, "as good as the labels allow", bad)
+
+
+def told_beforehand(teller: idm.InverseDynamics, hidden: Sequence[Episode]) -> Rung:
+    """Rung 2 of a method whose actions an IDM told before it trained: R^2 of that IDM, which none is beside."""
+    figures = {SUPERVISED: _r_squared_of(told_actions(teller, hidden), hidden)}
+    return Rung(INFERRED, figures, {}, None, "told beforehand by its IDM, which learned from the same labels")
+
+
+def told_actions(teller: idm.InverseDynamics, hidden: Sequence[Episode]) -> list[np.ndarray]:
+    """Actions [T, A] of each episode as an IDM tells them."""
+    told = teller.relabel(episode.stripped() for episode in hidden)
+    return [episode.action for episode in told if episode.action is not None]
 
 
 def infer_actions(world: WorldModel, episode: Episode) -> np.ndarray:
@@ -121,21 +134,28 @@ def infer_actions(world: WorldModel, episode: Episode) -> np.ndarray:
     return world.observe(batch, SilentNoise()).action[:, 0, 0].numpy()
 
 
-def open_loop(world: WorldModel, batch: Batch) -> Rung:
-    """Rung 3: root mean square error of normalised observations after 1, 5, 15 imagined steps, by source of actions."""
-    free = _unlabeled(batch.observation, batch.action)
-    runs = {"true": world.observe(batch, SilentNoise()), "inferred": world.observe(free, SilentNoise())}
+def open_loop(world: WorldModel, batch: Batch, infers: bool) -> Rung:
+    """Rung 3: root mean square error of normalised observations after 1, 5, 15 imagined steps, by source of actions.
+
+    infers: whether the method has learned q(u|s,o'); without it true actions drive the model alone.
+    """
+    runs = {"true": world.observe(batch, SilentNoise())}
+    if infers:
+        runs["inferred"] = world.observe(_unlabeled(batch.observation, batch.action), SilentNoise())
     errors = {name: _open_loop_errors(world, seen) for name, seen in runs.items()}
     figures = {f"{name} h={h}": errors[name][h] for name in errors for h in HORIZONS}
-    furthest, ratio = f"inferred h={HORIZONS[-1]}", f"true / inferred h={HORIZONS[-1]}"
-    figures[ratio] = errors["true"][HORIZONS[-1]] / errors["inferred"][HORIZONS[-1]]
-    bounds: Bounds = {furthest: (None, 1), ratio: (None, 1.5)}  # 1: no better than the mean of the data
+    furthest, ratio = f"{[*runs][-1]} h={HORIZONS[-1]}", f"true / inferred h={HORIZONS[-1]}"
+    bounds: Bounds = {furthest: (None, 1)}  # 1: no better than the mean of the data
+    if infers:
+        figures[ratio] = errors["true"][HORIZONS[-1]] / errors["inferred"][HORIZONS[-1]]
+        bounds[ratio] = (None, 1.5)
     bad = {
         furthest: "the dynamics predict nothing, whatever the actions: train the model longer",
         ratio: "inferred actions predict far better than true ones, a private code: lower model.unlabeled_weight or "
         "set model.decoder_grad_unlabeled=false",
     }
-    return judged("3 open loop", figures, bounds, "true and inferred actions mean the same", bad)
+    good = "true and inferred actions mean the same" if infers else "the dynamics follow the actions"
+    return judged("3 open loop", figures, bounds, good, bad)
 
 
 def latent_moments(world: WorldModel, batch: Batch, infers: bool) -> Rung:
@@ -174,6 +194,11 @@ def latent_moments(world: WorldModel, batch: Batch, infers: bool) -> Rung:
     )
 
 
+def _r_squared_of(actions: Sequence[np.ndarray], hidden: Sequence[Episode]) -> float:
+    truth = [episode.action for episode in hidden if episode.action is not None]
+    return r_squared(np.concatenate(actions), np.concatenate(truth))
+
+
 def r_squared(predicted: np.ndarray, truth: np.ndarray) -> float:
     """1 - squared error / variance, over all rows and dimensions together."""
     return float(1 - np.square(predicted - truth).sum() / np.square(truth - truth.mean(0)).sum())
@@ -194,7 +219,10 @@ def _open_loop_errors(world: WorldModel, seen: Observed) -> dict[int, float]:
     actions = seen.action[CONTEXT : CONTEXT + HORIZONS[-1]]
     states, _ = world.rssm.imagine(start, actions, torch.zeros(len(actions), *start.mean.shape))
     wanted = seen.observation[CONTEXT + 1 : CONTEXT + 1 + len(actions)]
-    errors = (world.decoder(states.feat) - wanted).square().mean((1, 2, 3)).sqrt()
+    errors = world.decoder(states.feat) - wanted
+    if not world.config.normalize:
+        errors = errors / seen.observation.std((0, 1, 2)).clamp(min=0.01)
+    errors = errors.square().mean((1, 2, 3)).sqrt()
     return {h: float(errors[h - 1]) for h in HORIZONS}
 
 

@@ -16,7 +16,7 @@ import lawm_train.cli
 from lawm_data import envs, files, rollout
 from lawm_data.envs import Step
 from lawm_data.errors import UserError
-from lawm_data.nets.blocks import Noise
+from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.runs import Run
 from lawm_train import acting, clap, diagnostics, idm, policy, rungs, stream, train
 from lawm_train.data import Labels
@@ -124,7 +124,7 @@ def test_2_an_inference_that_sees_nothing_fails(trained):
 
 def test_3_a_model_that_learned_passes_and_needs_its_actions(trained):
     world, _, batch = trained
-    rung = rungs.open_loop(world, batch)
+    rung = rungs.open_loop(world, batch, infers=True)
     assert rung.passed, rung
     assert rung.figures["true h=1"] < rung.figures["true h=6"] < 1
     seen = world.observe(batch, rungs.SilentNoise())
@@ -138,7 +138,7 @@ def test_3_a_private_code_fails(trained):
     world.rssm.input.layers[0].weight[:, -2:] *= -1
     last(world.action_decoder).weight.neg_()
     last(world.action_decoder).bias.neg_()
-    rung = rungs.open_loop(world, batch)
+    rung = rungs.open_loop(world, batch, infers=True)
     assert not rung.passed and "private code" in rung.verdict and "dynamics" not in rung.verdict
 
 
@@ -146,8 +146,19 @@ def test_3_dynamics_that_predict_nothing_fail(trained):
     world, _, batch = trained
     last(world.decoder).weight.zero_()
     last(world.decoder).bias.fill_(2)
-    rung = rungs.open_loop(world, batch)
+    rung = rungs.open_loop(world, batch, infers=True)
     assert not rung.passed and "dynamics" in rung.verdict and "private" not in rung.verdict
+
+
+def test_3_raw_observations_are_judged_in_units_of_their_spread(trained):
+    """The mean of the data, predicted for ever, errs by about 1 whatever the units; without inference it decides."""
+    world, _, batch = trained
+    raw = replace(batch, observation=100 * batch.observation)
+    world.config, world.normalizer = replace(world.config, normalize=False), Normalizer.identity(world.normalizer.mean)
+    last(world.decoder).weight.zero_()
+    last(world.decoder).bias.copy_(raw.observation.mean((0, 1, 2)))
+    rung = rungs.open_loop(world, raw, infers=False)
+    assert rung.bounds.keys() == {"true h=6"} and all(0.7 < value < 1.3 for value in rung.figures.values()), rung
 
 
 def test_4_posteriors_that_fill_the_prior_pass(trained):
@@ -303,7 +314,8 @@ def walked_of_model(episodes):
 
 def test_without_unlabeled_episodes_nothing_is_judged_of_inference():
     walked = walked_of_model(made(30))
-    assert [walked[k].passed for k in (2, 3)] == [None, None] and "every action known" in walked[2].verdict
+    assert walked[2].passed is None and "every action known" in walked[2].verdict
+    assert walked[3].figures.keys() == {"true h=1", "true h=5", "true h=15"}, "its dynamics are judged all the same"
     assert not any("o'" in figure for figure in walked[4].figures), "q(u|s,o') never got a gradient"
 
 
@@ -324,9 +336,9 @@ def test_a_dataset_without_validation_episodes_is_one_line(dataset):
         diagnostics.held_out(run, bare)
 
 
-@pytest.mark.parametrize(("method", "skipped"), [("lawm", 3), ("clap", 5)])
+@pytest.mark.parametrize(("method", "skipped"), [("lawm", 3), ("clap", 4), ("idm-clap", 4)])
 def test_diagnose_prints_all_rungs_with_their_verdicts(dataset, method, skipped):
-    """A model of few updates: it fails; a dataset without a simulator leaves three rungs out, C-LAP two more."""
+    """A model of few updates: it fails; a dataset without a simulator leaves three rungs out, C-LAP one more."""
     train.train(job(dataset, method), Path("runs"))
     run = f"runs/custom-made-medium-replay-{method}-s0"
     arguments = ["diagnose", run, "--hub-dataset", "data", "--out", "ladder.png"]
@@ -338,6 +350,8 @@ def test_diagnose_prints_all_rungs_with_their_verdicts(dataset, method, skipped)
         sum(line.startswith("    -   ") for line in lines[1:]) == skipped and "FAILED  1 labeled path" in answer.stdout
     )
     assert Path("ladder.png").read_bytes()[:4] == b"\x89PNG"
+    assert ("R2 supervised IDM" in answer.stdout) == (method != "clap")
+    assert ("true h=15" in answer.stdout) and ("inferred h=15" in answer.stdout) == (method == "lawm")
     kept = files.read_json(Path(run) / "diagnostics.json")
     assert [rung["passed"] for rung in kept["rungs"]].count(None) == skipped
     assert kept["update"] == Run(Path(run)).positions()[-1].update
