@@ -188,17 +188,18 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
     Trains an inverse dynamics model with the labels of each LAWM run, as long as the run's settings say.
     """
     from lawm_train import diagnostics, stream
+    from lawm_train import ladders as told
 
     dataset = stream.open_dataset(hub_dataset)
     ladders = {}
 
     def walk(run: Path) -> str:
         ladders[run.name] = diagnostics.ladder(run, dataset)
-        return diagnostics.as_text(run, ladders[run.name])
+        return told.as_text(run, ladders[run.name])
 
     failed = _each(runs, walk)
     if out and ladders:
-        files.write_bytes(out, diagnostics.draw(ladders))
+        files.write_bytes(out, told.draw(ladders))
     if failed:
         raise click.exceptions.Exit(2)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from lawm_data import envs, files, labels
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.figures import png
 from lawm_data.runs import Run, trained
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, cells, evidence, idm, policy, rungs
@@ -50,41 +48,6 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
     found = {"update": position.update, "rungs": [rung._asdict() for rung in walked]}
     files.write_json(path / "diagnostics.json", found)
     return walked
-
-
-def as_text(path: Path, walked: Iterable[Rung]) -> str:
-    """One line a rung: passed or FAILED, figures with their bounds, verdict."""
-    lines = [str(path)]
-    for rung in walked:
-        figures = ", ".join(f"{name} {value:.3g}{_bound(rung, name)}" for name, value in rung.figures.items())
-        told = {True: "passed", False: "FAILED", None: "  -   "}[rung.passed]
-        lines.append(f"  {told}  {rung.name}: " + (f"{figures}. " if figures else "") + rung.verdict)
-    return "\n".join(lines)
-
-
-def draw(ladders: Mapping[str, Sequence[Rung]]) -> bytes:
-    """A PNG: of each run, every figure that decides, as a multiple of its bound; failures are hatched."""
-    from matplotlib.figure import Figure
-
-    rows: dict[str, int] = {}
-    page = Figure(figsize=(9, 7), layout="constrained")
-    axes = page.subplots()
-    height = 0.8 / len(ladders)
-    for k, (run, walked) in enumerate(ladders.items()):
-        decisive = [(rung, name) for rung in walked for name in rung.bounds]
-        for rung, name in decisive:
-            place = rows.setdefault(f"{rung.name}: {name}", len(rows)) + k * height
-            limit, value = next(bound for bound in rung.bounds[name] if bound is not None), rung.figures[name]
-            share = float(np.clip(1 + (value - limit) / (abs(limit) or 1.0), -1, 4))
-            axes.barh(place, share, height, color=f"C{k}", hatch=None if rungs.fits(rung, name) else "///")
-            axes.text(share, place, f" {value:.3g}{_bound(rung, name)}", va="center", fontsize=7)
-        axes.barh(0, 0, color=f"C{k}", label=run)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks([row + 0.4 - height / 2 for row in rows.values()], list(rows), fontsize=8)
-    axes.set(xlabel="multiple of the bound (cut off at -1 and 4); hatched: on its wrong side", xlim=(-1, 5))
-    axes.invert_yaxis()
-    page.legend(loc="outside lower center", fontsize=8)
-    return png(page)
 
 
 def held_out(run: Run, dataset: Dataset) -> Batch:
@@ -163,9 +126,3 @@ def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent) -> li
     evaluator = Evaluator(manifest.env, manifest.repeat, 1, WIDTH_EPISODES)
     seventh = acting.support({width: evaluator.returns(agent.policy(width))[0] for width in acting.WIDTHS})
     return [fifth, sixth, seventh]
-
-
-def _bound(rung: Rung, name: str) -> str:
-    pair = zip("><", rung.bounds.get(name, ()), strict=False)
-    words = [f"{sign} {limit:.3g}" for sign, limit in pair if limit is not None]
-    return f" ({', '.join(words)})" if words else ""

@@ -11,15 +11,17 @@ import click
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import cells, evidence, plots, tables
+from lawm_train import cells, evidence, ladders, plots, tables
 from lawm_train.evidence import Record
+from lawm_train.ladders import Ladders
 
 LADDER = "diagnostics.json"  # in a run folder, as `lawm-train diagnose` writes it
 _BLOCK = re.compile(r"(<!-- table: (\S+) of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep: Path | None = None) -> str:
-    """Write OUT/report.md, table1.csv, scores.csv, curves.png and, of several fractions of labels, fractions.png.
+    """Write OUT/report.md, table1.csv, scores.csv, curves.png; fractions.png of several fractions of labels, and
+    ladder.png where one was walked.
 
     Returns the report's text. paths: run folders and evidence files; reference: a return to draw as a line, such as
     the data's mean; keep: the folder where each run leaves its evidence. UserError when no run was evaluated yet.
@@ -30,31 +32,32 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
         click.echo(f"left out, collectors have no score: {names}", err=True)
     if not records:
         raise UserError(f"{', '.join(map(str, paths))}: nothing was evaluated yet; let the training finish")
-    ladders = _ladders(paths)
-    text = as_markdown(records, ladders)
+    walked = _ladders(paths)
+    text = as_markdown(records, walked)
     if keep:
         evidence.write(records, keep)
         for run in {record.run for record in records}:
             kept = keep / f"{run}-ladder.json"
-            if run in ladders:
-                files.write_json(kept, ladders[run])
+            if run in walked:
+                files.write_json(kept, [rung._asdict() for rung in walked[run]])
             else:
                 kept.unlink(missing_ok=True)  # of an earlier checkpoint
     files.write_text(out / "report.md", text)
     files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
     files.write_bytes(out / "curves.png", plots.curves(records, reference))
-    by_fraction = plots.fractions(records)
-    if by_fraction:
-        files.write_bytes(out / "fractions.png", by_fraction)
-    else:
-        (out / "fractions.png").unlink(missing_ok=True)  # of other runs
+    pictures = {"fractions.png": plots.fractions(records), "ladder.png": ladders.draw(walked) if walked else None}
+    for name, picture in pictures.items():
+        if picture:
+            files.write_bytes(out / name, picture)
+        else:
+            (out / name).unlink(missing_ok=True)  # of other runs
     return text
 
 
-def as_markdown(records: Sequence[Record], ladders: dict[str, list[dict]]) -> str:
+def as_markdown(records: Sequence[Record], walked: Ladders) -> str:
     """Every table, each under its heading; those without a row are left out."""
-    made = {name: make(records, ladders) for name, (_, make) in _TABLES.items()}
+    made = {name: make(records, walked) for name, (_, make) in _TABLES.items()}
     return "\n\n".join(f"## {_TABLES[name][0]}\n\n{text}" for name, text in made.items() if text) + "\n"
 
 
@@ -77,8 +80,8 @@ def regenerated(text: str, folder: Path) -> str:
             if not own:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = evidence.gather(paths)
-        ladders = _ladders(paths) if name == "ladder" else {}  # runs of one name are no matter elsewhere
-        return f"{begin}{_TABLES[name][1](records, ladders)}\n{end}"
+        walked = _ladders(paths) if name == "ladder" else {}  # runs of one name are no matter elsewhere
+        return f"{begin}{_TABLES[name][1](records, walked)}\n{end}"
 
     return _BLOCK.sub(table, text)
 
@@ -95,22 +98,6 @@ def update(path: Path) -> None:
     files.write_text(path, regenerated(text, path.parent))
 
 
-def ladder_table(ladders: dict[str, list[dict]]) -> str:
-    """One line a rung of each run that was diagnosed; empty when none was."""
-    rows = [
-        [
-            run,
-            rung["name"],
-            _verdict(rung),
-            ", ".join(f"{k} {v:.3g}" for k, v in rung["figures"].items()),
-            rung["verdict"],
-        ]
-        for run, rungs in ladders.items()
-        for rung in rungs
-    ]
-    return tables.markdown(["run", "rung", "", "figures", "verdict"], rows) if rows else ""
-
-
 _TABLES = {
     "table1": (
         "Table 1: return / 10 of the last checkpoint, mean ± std over runs (the paper's figure)",
@@ -121,17 +108,17 @@ _TABLES = {
     "evaluations": ("Returns while training", lambda records, _: tables.evaluation_table(records)),
     "kept": ("What runs keep of their best evaluation", lambda records, _: tables.kept_table(records)),
     "runs": ("Runs", lambda records, _: tables.run_table(records)),
-    "ladder": ("Ladder of diagnostics", lambda _, ladders: ladder_table(ladders)),
+    "ladder": ("Ladder of diagnostics", lambda _, own: ladders.as_table(own)),
 }
 """By the name in a marker: heading, and how it is made from records and ladders."""
 
 
-def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
+def _ladders(paths: Sequence[Path]) -> Ladders:
     """By run, the rungs of those whose last checkpoint was diagnosed: in the run's folder, or kept beside its evidence.
 
     UserError where two of them have the same name.
     """
-    found: dict[str, list[dict]] = {}
+    found: Ladders = {}
     for path in paths:
         kept = path.suffix == ".csv"
         run = path.stem if kept else path.name
@@ -140,7 +127,7 @@ def _ladders(paths: Sequence[Path]) -> dict[str, list[dict]]:
         if rungs is not None:
             if run in found:
                 raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
-            found[run] = rungs
+            found[run] = ladders.from_json(rungs)
     return found
 
 
@@ -153,7 +140,3 @@ def _of_last(path: Path, file: Path) -> list[dict] | None:
         click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
         return None
     return ladder["rungs"]
-
-
-def _verdict(rung: dict) -> str:
-    return {True: "passed", False: "**failed**", None: "not walked"}[rung["passed"]]

@@ -37,6 +37,7 @@ data inferred cells
 pool lawm plots tables
 clap td3bc bc idm
 methods rungs
+ladders
 acting pretrained job
 policy bench
 diagnostics train scoring

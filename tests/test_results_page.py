@@ -34,7 +34,7 @@ def test_what_runs_keep_of_their_best_is_counted_over_folders(runs, tmp_path):
 
 
 def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_path):
-    rung = {"name": "labeled path", "figures": {}, "passed": False, "verdict": "!"}
+    rung = {"name": "labeled path", "figures": {}, "bounds": {}, "passed": False, "verdict": "!"}
     files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "own")
     page = tmp_path / "RESULTS.md"
@@ -64,7 +64,7 @@ def test_a_table_may_be_of_several_folders(runs, tmp_path):
 
 def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
     path = make_run(tmp_path / "walker-lawm-frac0.05-s0", "lawm", 0, [100])
-    rungs = [{"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}]
+    rungs = [{"name": "labeled path", "figures": {}, "bounds": {}, "passed": True, "verdict": "!"}]
     files.write_json(path / "diagnostics.json", {"update": 1, "rungs": rungs})
     told = report.write([path], tmp_path / "out", keep=tmp_path / "kept")
     assert "| walker-lawm-frac0.05-s0 | labeled path | passed |" in told
@@ -77,7 +77,7 @@ def test_a_bar_in_a_field_ends_no_cell():
 
 
 def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
-    rung = {"name": "labeled path", "figures": {}, "passed": True, "verdict": "!"}
+    rung = {"name": "labeled path", "figures": {}, "bounds": {}, "passed": True, "verdict": "!"}
     files.write_json(runs[0] / "diagnostics.json", {"update": 2, "rungs": [rung]})
     assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert "not of the last checkpoint; diagnose the run again" in capsys.readouterr().err
