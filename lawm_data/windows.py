@@ -203,7 +203,7 @@ def _generator(seed: int, stream: str, index: int) -> np.random.Generator:
 
 
 def _pack_into(rows: np.ndarray, episode: Episode, labeled: bool) -> None:
-    """Fill zeros [T + 1, O + A + 1] with an episode."""
+    """Fill zeros [T + 1, O + A + 1] with an episode. UserError for one that lacks numbers that it should have."""
     size = episode.observation.shape[1]
     rows[:, :size] = episode.observation
     if labeled:
@@ -213,3 +213,5 @@ def _pack_into(rows: np.ndarray, episode: Episode, labeled: bool) -> None:
     else:
         rows[:, size:-1] = HIDDEN
     rows[:-1, -1] = episode.reward
+    if not np.isfinite(rows[:, :size]).all() or not np.isfinite(rows[:, -1]).all():
+        raise UserError(f"{episode.episode_id}: observations or rewards are not finite; leave the episode out")

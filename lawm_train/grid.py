@@ -91,10 +91,13 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> li
                 if task.name in taken:
                     raise UserError(f"another cell has the runs {task.name}-s*; give each dataset a --root of its own")
                 taken.add(task.name)
+                done = task.is_done
+                if not done:
+                    task.job.check()  # of every cell, before the first one trains
             except UserError as error:
                 fail(number, error)
                 continue
-            if task.is_done:
+            if done:
                 tell(number, f"was done{task.returns}")
                 failed += task.stopped
             else:

@@ -92,6 +92,13 @@ class Job:
             "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
         }
 
+    def check(self) -> None:
+        """UserError for data that are missing, as far as the manifest and one file tell; no episode is read."""
+        check_labeled(self.dataset, self.slice_name, self.method)
+        withheld = self.dataset.manifest.slices[self.slice_name].splits.get("withheld")
+        if self.labels.oracle or (self.labels.redrawn and withheld):
+            self.dataset.check_withheld(self.slice_name)
+
     @property
     def name(self) -> str:
         """What its runs are called by default: `walker-walk-medium-replay-td3bc-oracle`"""
@@ -117,7 +124,7 @@ def load_data(job: Job) -> Windowed:
     """
     usable_device(job.configs["train"].device, "train.device")
     kind, pool_gb = methods.kind_of(job.method), job.configs["train"].pool_gb
-    check_labeled(job.dataset, job.slice_name, job.method)
+    job.check()
     if job.fits:
         window = job.splits[0].window
         return load(job.dataset, job.slice_name, job.labels, job.seeds, kind.unlabeled, window)

@@ -133,6 +133,11 @@ class Dataset:
         paths = self.manifest.slices[self.default_slice(slice_)].splits.get(split, [])
         return self.read(paths, with_actions and split == "unlabeled")
 
+    def check_withheld(self, slice_: str) -> None:
+        """UserError where the actions withheld from a slice are not there: its first file is fetched, no other."""
+        for path in self.manifest.slices[slice_].splits.get("unlabeled", [])[:1]:
+            self._pull_withheld(path)
+
     def permuted(self, paths: Sequence[str], seed: int) -> list[str]:
         """Another order of these shards, a pure function of seed and digest."""
         order = np.random.default_rng([seed, int(self.digest, 16)]).permutation(len(paths))

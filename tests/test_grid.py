@@ -296,6 +296,16 @@ def test_the_commands_of_table1_sh_are_understood_and_have_folders_of_their_own(
     assert len(names) == len(table1) == 80
 
 
+def test_missing_actions_are_told_before_any_cell_trains(small):
+    make_dataset(Path("other"), made_episodes(15, "custom:other"))
+    for path in Path("other").rglob("withheld-*"):
+        path.unlink()
+    answer = small("{methods: [bc], oracle: [], runs: 1}", "data", "other")
+    first, *others = answer.stdout.splitlines()
+    assert answer.exit_code == 1 and first.startswith("cell 2 of 2, BC on other") and "withheld" in first
+    assert others[-1].startswith("cell 1 of 2, BC on data") and ", done" in others[-1]
+
+
 @pytest.mark.slow
 def test_cells_train_in_processes_of_their_own_two_at_a_time(small, monkeypatch):
     """As users run it: what a cell's process holds comes back through its run folders alone."""

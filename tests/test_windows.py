@@ -89,6 +89,7 @@ def test_contexts_hold_both_ends_of_each_action():
         ([], True, "no labeled episodes"),
         ([counting_episode(0, 4)], True, "shorter than a window of 5"),
         ([counting_episode(0, 9).stripped()], True, "has no actions"),
+        ([replace(counting_episode(0, 9), reward=np.full(9, np.nan, np.float32))], True, "rewards are not finite"),
     ],
 )
 def test_bad_pools_are_refused(episodes, labeled, message):
