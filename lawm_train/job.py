@@ -93,8 +93,14 @@ class Job:
         }
 
     def check(self) -> None:
-        """UserError for data that are missing, as far as the manifest and one file tell; no episode is read."""
+        """UserError for data that are missing or do not fit, as far as the manifest and one file tell."""
         check_labeled(self.dataset, self.slice_name, self.method)
+        if self.at_once and not self.fits:
+            raise UserError(
+                f"method {self.method}{self.labels.describe()} reads every episode before it trains: slice "
+                f"{self.slice_name} takes {self.gigabytes:.2g} GB in memory for all seeds together, and the pool is of "
+                f"{self.configs['train'].pool_gb:g}; raise --pool-gb above that, or train fewer --seeds at a time"
+            )
         withheld = self.dataset.manifest.slices[self.slice_name].splits.get("withheld")
         if self.labels.oracle or (self.labels.redrawn and withheld):
             self.dataset.check_withheld(self.slice_name)
@@ -128,12 +134,6 @@ def load_data(job: Job) -> Windowed:
     if job.fits:
         window = job.splits[0].window
         return load(job.dataset, job.slice_name, job.labels, job.seeds, kind.unlabeled, window)
-    if job.at_once:
-        raise UserError(
-            f"method {job.method}{job.labels.describe()} reads every episode before it trains: slice {job.slice_name} "
-            f"takes {job.gigabytes:.2g} GB in memory for all seeds together, and the pool is of {pool_gb:g}; raise "
-            "--pool-gb above that, or train fewer --seeds at a time"
-        )
     return pool.moving([split for split in job.splits if split.paths], len(job.seeds), pool_gb)
 
 
