@@ -131,8 +131,8 @@ def kept_policies(run: Run) -> dict[int, Path]:
     return {int(path.stem.removeprefix("policy-")): path for path in sorted(run.path.glob("policy-*.safetensors"))}
 
 
-def load_kept(path: Path, spec: Spec, config: dreamer.Config, noise: Noise | None) -> Policy:
-    """A kept policy, sampled or, without noise, its mean. UserError when the file is damaged or of other sizes."""
+def load_kept(path: Path, spec: Spec, config: dreamer.Config, noise: Noise) -> Policy:
+    """A kept policy, sampled. UserError when the file is damaged or of other sizes."""
     agent = build(spec, config, 0)
     try:
         tensors = safetensors.torch.load_file(path)
