@@ -162,7 +162,8 @@ class _Collector:
                 self.store.commit(self.spec.env, self.source, self.seed, orders.stop)
 
     def _round(self, orders: range, bar: tqdm) -> None:
-        learner = self.learner if orders.start >= self.config.prefill else None
+        begins = orders.start - orders.start % self.config.round  # of the whole round, wherever a run was cut
+        learner = self.learner if begins >= self.config.prefill else None
         policy = learner.policy(orders.start) if learner else random_policy(self.spec.action_size, self.seed, orders)
         began = time.perf_counter()
         episodes = record(self.store, self.spec, self.workers, policy, self.source, self.seed, orders)

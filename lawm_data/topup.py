@@ -27,7 +27,7 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
     """Roll out until each collector's share of slice `name` is full, or its policies miss the band too often.
 
     Collectors are the seeds of KEEPER in the store; each start has TRIES rollouts for an episode that is missing.
-    UserError when there are none, and, once the others are done, for the first that kept no policy of the band.
+    UserError when there are none, and, once the others are done, for the first that failed.
     """
     envs.spec(env)  # UserError for what no simulator here makes
     store = Store(root / "raw")
@@ -46,7 +46,7 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
         try:
             said = _fill(root, own, rule, share, f"{name} s{seed}")
         except UserError as error:  # of one collector
-            said, failed = f"left as it is: {error}", failed or error
+            said, failed = f"stopped: {error}", failed or error
         print(f"{name}, seed {seed}: {said}")
     if failed:
         raise failed

@@ -213,5 +213,5 @@ def _pack_into(rows: np.ndarray, episode: Episode, labeled: bool) -> None:
     else:
         rows[:, size:-1] = HIDDEN
     rows[:-1, -1] = episode.reward
-    if not np.isfinite(rows[:, :size]).all() or not np.isfinite(rows[:, -1]).all():
-        raise UserError(f"{episode.episode_id}: observations or rewards are not finite; leave the episode out")
+    if not all(np.isfinite(part).all() for part in ([rows] if labeled else [rows[:, :size], rows[:, -1]])):
+        raise UserError(f"{episode.episode_id}: holds numbers that are not finite; leave the episode out")

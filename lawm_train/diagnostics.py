@@ -12,7 +12,7 @@ from torch import nn
 from lawm_data import envs, files, labels
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.runs import Run, trained
+from lawm_data.runs import Position, Run, trained
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, cells, evidence, idm, policy, rungs
 from lawm_train.clap import Agent
@@ -23,6 +23,8 @@ from lawm_train.stream import Dataset
 
 WINDOWS = 64  # of the held-out episodes
 HIDDEN = 100  # episodes whose inferred actions are judged
+EVERYTHING_KNOWN = "with every action known, none was learned to be inferred"
+NOTHING_WITHHELD = "no actions were withheld"
 PRIOR_EPISODES = 20
 WIDTH_EPISODES = 10
 
@@ -44,8 +46,8 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
     if not isinstance(world, WorldModel) or not isinstance(agent, Agent):
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")
     with torch.no_grad():
-        walked = [*_of_model(run, dataset, world, teller), *_of_agent(run, dataset, world, agent)]
-    found = {"update": position.update, "rungs": [rung._asdict() for rung in walked]}
+        walked = [*_of_model(run, dataset, world, teller), *_of_agent(run, dataset, world, agent, position)]
+    found = {**position._asdict(), "rungs": [rung._asdict() for rung in walked]}
     files.write_json(path / "diagnostics.json", found)
     return walked
 
@@ -78,47 +80,56 @@ def draw_of(run: Run, dataset: Dataset) -> tuple[list[Episode], list[Episode]]:
 def _of_model(run: Run, dataset: Dataset, world: WorldModel, teller: nn.Module | None = None) -> list[Rung]:
     """teller: the IDM that told the actions beforehand, of a method that has one."""
     batch, saved = held_out(run, dataset), run.config
-    learns = saved["method"] == "lawm"  # to infer actions, where there are episodes without them
-    reads = (learns or teller is not None) and not saved["oracle"]
-    labeled, others = draw_of(run, dataset) if reads else ([], [])
-    infers = learns and bool(others)
+    learns = saved["method"] == "lawm" and not saved["oracle"]  # to infer actions, where there are episodes without
+    labeled, others = draw_of(run, dataset) if learns else ([], [])
+    infers = bool(others)
     return [
         rungs.labeled_path(world, batch),
-        _of_inference(saved, world, teller, labeled, others, reads),
+        _of_teller(run, dataset, teller) if teller else _of_inference(saved, world, labeled, others),
         rungs.open_loop(world, batch, infers),
         rungs.latent_moments(world, batch, infers),
     ]
 
 
 def _of_inference(
-    saved: Mapping[str, Any],
-    world: WorldModel,
-    teller: nn.Module | None,
-    labeled: Sequence[Episode],
-    others: Sequence[Episode],
-    reads: bool,
+    saved: Mapping[str, Any], world: WorldModel, labeled: Sequence[Episode], others: Sequence[Episode]
 ) -> Rung:
-    """Rung 2; reads: whether the method wants episodes without actions."""
+    if saved["method"] != "lawm" and not saved["oracle"]:
+        return not_walked(rungs.INFERRED, f"{cells.title(saved['method'])} infers no actions")
     if not others:
-        everything = "with every action known, none was learned to be inferred"
-        reason = everything if reads or saved["oracle"] else f"{cells.title(saved['method'])} infers no actions"
-        return not_walked(rungs.INFERRED, reason)
-    hidden = [episode for episode in others if episode.action is not None][:HIDDEN]
+        return not_walked(rungs.INFERRED, EVERYTHING_KNOWN)
+    hidden = _withheld(others)
     if not hidden:
-        return not_walked(rungs.INFERRED, "no actions were withheld")
-    if isinstance(teller, idm.InverseDynamics):
-        return rungs.told_beforehand(teller, hidden)
+        return not_walked(rungs.INFERRED, NOTHING_WITHHELD)
     return rungs.inferred_actions(world, labeled, hidden, idm.Config(**saved["settings"]["agent"]["idm"]))
 
 
-def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent) -> list[Rung]:
+def _of_teller(run: Run, dataset: Dataset, teller: nn.Module) -> Rung:
+    """Rung 2 of told actions; it alone wants the withheld ones here, so without them the other rungs are walked."""
+    assert isinstance(teller, idm.InverseDynamics)
+    try:
+        _, others = ([], []) if run.config["oracle"] else draw_of(run, dataset)
+    except UserError as error:
+        return not_walked(rungs.INFERRED, str(error))
+    hidden = _withheld(others)
+    if not hidden:
+        return not_walked(rungs.INFERRED, NOTHING_WITHHELD if others else EVERYTHING_KNOWN)
+    return rungs.told_beforehand(teller, hidden)
+
+
+def _withheld(others: Sequence[Episode]) -> list[Episode]:
+    return [episode for episode in others if episode.action is not None][:HIDDEN]
+
+
+def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent, position: Position) -> list[Rung]:
     manifest = dataset.manifest
     if manifest.repeat is None:
         reason = f"{manifest.env} has no simulator here"
         return [not_walked(name, reason) for name in ("5 prior policy", "6 exploitation", "7 support")]
     sizes = manifest.observation_size, manifest.action_size
     check_sizes(dataset.describe(), manifest.env, manifest.repeat, *sizes)
-    logged = [record.last.returns for record in evidence.of_run(run.path) if record.method.endswith(evidence.PRIOR)]
+    scores = [record.last for record in evidence.of_run(run.path) if record.method.endswith(evidence.PRIOR)]
+    logged = [score.returns for score in scores if position.phase or score.update == position.update]  # then frozen
     of_prior = logged or Evaluator(manifest.env, manifest.repeat, 1, PRIOR_EPISODES).returns(world.policy())
     fifth = acting.prior_policy(of_prior[0], manifest.slices[run.config["slice"]].statistics["mean"])
     (episodes,) = Evaluator(manifest.env, manifest.repeat, 1, acting.EPISODES).run(agent.policy())

@@ -82,7 +82,8 @@ class Record:
 
 
 CONSTANT = tuple(field.name for field in fields(Record) if field.name != "evaluations")
-COLUMNS = (*CONSTANT, "phase", "update", "mean", "returns")
+EVALUATED = ("phase", "update", "mean", "returns")  # empty where a seed was stopped before its first evaluation
+COLUMNS = (*CONSTANT, *EVALUATED)
 
 
 def gather(paths: Iterable[Path]) -> tuple[list[Record], list[Path]]:
@@ -159,7 +160,7 @@ def as_csv(records: Iterable[Record]) -> str:
             numbers = " ".join(f"{value:.1f}" for value in returns)
             writer.writerow([*constant, phase, update, f"{fmean(returns):.2f}", numbers])
         if not record.evaluations:
-            writer.writerow([*constant, *[""] * 4])
+            writer.writerow([*constant, *[""] * len(EVALUATED)])
     return text.getvalue()
 
 
@@ -172,12 +173,13 @@ def from_csv(path: Path) -> list[Record]:
         for row in rows:
             key = (row["run"], row["method"], row["dataset"], row["settings"])
             record = records.setdefault(key, _parsed(row))
-            if row["update"]:
-                returns = tuple(map(float, row["returns"].split()))
-                if not returns:
-                    raise ValueError("an evaluation without returns")
-                evaluation = Evaluation(row["phase"], int(row["update"]), returns)
-                records[key] = replace(record, evaluations=(*record.evaluations, evaluation))
+            if record.state == STOPPED and [row[name] for name in EVALUATED] == [""] * len(EVALUATED):
+                continue
+            returns = tuple(map(float, row["returns"].split()))
+            evaluation = Evaluation(row["phase"], int(row["update"]), returns)
+            if row["mean"] != f"{evaluation.mean:.2f}":
+                raise ValueError(f"mean {row['mean']} of returns whose mean is {evaluation.mean:.2f}")
+            records[key] = replace(record, evaluations=(*record.evaluations, evaluation))
     except (OSError, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path}: not readable as evidence of a run ({error!r}); write it again with --evidence"

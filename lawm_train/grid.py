@@ -93,7 +93,7 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> li
                 taken.add(task.name)
                 done = task.is_done
                 if not done:
-                    task.job.check()  # of every cell, before the first one trains
+                    task.check()  # of every cell, before the first one trains
             except UserError as error:
                 fail(number, error)
                 continue
@@ -149,6 +149,11 @@ class _Task:
     def is_done(self) -> bool:
         """Whether its runs have ended with these very settings and have their scores."""
         return all(self._is_done(run, seed) for seed, run in self.folders.items())
+
+    def check(self) -> None:
+        """UserError for what is known to lack of the data of the seeds that are still to be trained."""
+        for job, _ in train.left(self.job, self.folders):
+            job.check()
 
     def _is_done(self, run: Run, seed: int) -> bool:
         if run.stopped:

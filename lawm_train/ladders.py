@@ -33,7 +33,7 @@ def as_text(path: Path, walked: Iterable[Rung]) -> str:
 
 def as_table(ladders: Ladders) -> str:
     """One line a rung of each run that was diagnosed; empty when none was."""
-    told = {True: "passed", False: "**failed**", None: "not walked"}
+    told = {True: "passed", False: "**failed**", None: "-"}
     rows = [
         [run, rung.name, told[rung.passed], _figures(rung), rung.verdict]
         for run, own in ladders.items()

@@ -16,28 +16,25 @@ if TYPE_CHECKING:
 
 
 def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
-    """A PNG of the returns while training, a panel for each slice of a dataset, one curve a cell.
+    """A PNG of the returns while training, a panel for each slice and fraction of labels, one curve a method.
 
     A method has one color everywhere, its oracle a lighter one; its prior policy, and what has one evaluation only, is
     dotted.
     """
     from matplotlib.figure import Figure
 
-    panels: dict[Panel, list[Cell]] = {}
-    for place, by_method in cells.of(records).items():
-        panels.setdefault(Panel(place.env, place.slice, place.dataset), []).extend(by_method.values())
-    colors = _colors(cell.method for own in panels.values() for cell in own)
+    panels = cells.beside_oracles(cells.of(records))
+    colors = _colors(method for own in panels.values() for method in own)
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     page = Figure(figsize=(max(7, 5 * columns), 4.2 * rows), layout="constrained")
     grid = page.subplots(rows, columns, squeeze=False).flat
-    for (panel, own), axes in zip(panels.items(), grid, strict=False):
-        several = len({cell.place.label_frac for cell in own}) > 1
-        for cell in own:
-            _curve(axes, cell, colors[cell.method], cells.fraction(cell.place) if several else "")
+    for (place, own), axes in zip(panels.items(), grid, strict=False):
+        for method, cell in own.items():
+            _curve(axes, cell, colors[method])
         if reference is not None:
             axes.axhline(reference, color="gray", linestyle="--", label="data mean")
-        axes.set_title(f"{panel.env} {panel.slice}", fontsize=10)
+        axes.set_title(f"{place.env} {place.slice}, {cells.fraction(place)} labeled", fontsize=10)
         axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")
         if axes.lines:
             axes.legend(fontsize=7)
@@ -47,13 +44,7 @@ def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
     return png(page)
 
 
-class Panel(NamedTuple):
-    env: str
-    slice: str
-    dataset: str
-
-
-def _curve(axes: Axes, cell: Cell, color: Any, fraction: str) -> None:
+def _curve(axes: Axes, cell: Cell, color: Any) -> None:
     """The evaluations of all runs of a cell, by share of the training: methods count their updates differently."""
     runs = [*cell.runs, *cell.others]
     own = [evaluation for run in runs for evaluation in run.evaluations]
@@ -61,7 +52,7 @@ def _curve(axes: Axes, cell: Cell, color: Any, fraction: str) -> None:
     if not updates:
         return
     at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
-    label = ", ".join(filter(None, [cells.title(cell.method), fraction]))
+    label = cells.title(cell.method)
     label += "" if all(run.state == "finished" for run in runs) else ", not finished"
     if len(updates) == 1:
         axes.axhline(fmean(at[0]), color=color, linestyle=":", label=label)

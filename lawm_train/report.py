@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -114,29 +115,37 @@ _TABLES = {
 
 
 def _ladders(paths: Sequence[Path]) -> Ladders:
-    """By run, the rungs of those whose last checkpoint was diagnosed: in the run's folder, or kept beside its evidence.
+    """By run, the rungs that were walked after its last evaluation: in the run's folder, or kept beside its evidence.
 
-    UserError where two of them have the same name.
+    UserError where two of them have the same name, or a file is none of `diagnose`.
     """
     found: Ladders = {}
     for path in paths:
         kept = path.suffix == ".csv"
         run = path.stem if kept else path.name
         file = path.with_name(f"{run}-ladder.json") if kept else path / LADDER
-        rungs = (files.read_json(file) if kept else _of_last(path, file)) if file.is_file() else None
-        if rungs is not None:
-            if run in found:
-                raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
-            found[run] = ladders.from_json(rungs)
+        if not file.is_file():
+            continue
+        try:
+            read = files.read_json(file)
+            rungs = read if kept else read["rungs"] if _is_of_last(Run(path), read) else None
+            walked = None if rungs is None else ladders.from_json(rungs)
+        except (KeyError, TypeError):
+            raise UserError(
+                f"{file}: no ladder as `lawm-train diagnose` writes it now; diagnose the run again"
+            ) from None
+        if walked is None:
+            click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
+            continue
+        if run in found:
+            raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
+        found[run] = walked
     return found
 
 
-def _of_last(path: Path, file: Path) -> list[dict] | None:
-    """The rungs in a run folder; None, and a line, where they are of a checkpoint before the last evaluation."""
-    ladder = files.read_json(file)
-    evaluated = [row["update"] for row in Run(path).metrics() if row["kind"] == "evaluate"]
-    last = evaluated[-1] if evaluated else 0
-    if not isinstance(ladder, dict) or ladder["update"] < last:  # an older version wrote the rungs alone
-        click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
-        return None
-    return ladder["rungs"]
+def _is_of_last(run: Run, ladder: dict[str, Any]) -> bool:
+    """Whether it is of the checkpoint that was evaluated last, or of one after that."""
+    rows = list(run.metrics())
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    evaluated = [(phases.index(row["phase"]), row["update"]) for row in rows if row["kind"] == "evaluate"]
+    return (ladder["phase"], ladder["update"]) >= max(evaluated, default=(0, 0))

@@ -56,7 +56,7 @@ def table_1_csv(found: Cells) -> str:
     for place in _places(found):
         for method in _columns(found):
             cell = found.get(place, {}).get(method, Cell(place, method))
-            if cell.runs or cell.paper:
+            if cell.runs or cell.others or cell.paper:
                 share = "" if place.label_frac is None else place.label_frac
                 writer.writerow([*place[:2], place.dataset, share, method, *_numbers(cell)])
     return text.getvalue()

@@ -36,16 +36,21 @@ def train(job: Job, runs_root: Path, name: str | None = None, place: int | None 
     theirs beside it. UserError where a run was begun with other settings.
     """
     runs = job.folders(runs_root, name)
-    job = job.as_begun(runs.values())
+    for own, group in left(job.as_begun(runs.values()), runs):
+        _train(own, group, place)
+    return list(runs.values())
+
+
+def left(job: Job, runs: dict[int, Run]) -> list[tuple[Job, list[Run]]]:
+    """What of a job is to be trained: seeds that can go on together, and their runs. UserError as of `train`."""
     longer = {
         seed
         for seed, run in runs.items()
         if run.exists and run.is_extended({**run.config, **job.asked(seed)}, job.length)
     }
-    for group in side_by_side(run for seed, run in runs.items() if not _is_over(run, seed in longer)):
-        own = {seed: run for seed, run in runs.items() if run in group}
-        _train(replace(job, seeds=list(own)), list(own.values()), place)
-    return list(runs.values())
+    waiting = [run for seed, run in runs.items() if not _is_over(run, seed in longer)]
+    groups = [{seed: run for seed, run in runs.items() if run in group} for group in side_by_side(waiting)]
+    return [(replace(job, seeds=list(own)), list(own.values())) for own in groups]
 
 
 def _is_over(run: Run, longer: bool) -> bool:

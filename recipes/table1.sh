@@ -42,8 +42,10 @@ done
 # scores over 100 episodes, of the prior-policies too, then the tables
 lawm-train evaluate "$LAWM_ROOT"/runs/cheetah-run-* "$LAWM_ROOT"/runs/hopper-stand-* "$LAWM_ROOT"/runs/walker-walk-*
 lawm-train evaluate --policy prior "$LAWM_ROOT"/runs/*-clap* "$LAWM_ROOT"/runs/*-lawm*
-for dataset in "$CHEETAH" "$HOPPER" "$WALKER"; do # the ladder of the model-based runs, on the dataset of each
-    case $dataset in *cheetah*) env=cheetah-run ;; *hopper*) env=hopper-stand ;; *) env=walker-walk ;; esac
-    lawm-train diagnose --hub-dataset "$dataset" "$LAWM_ROOT"/runs/$env-*clap* "$LAWM_ROOT"/runs/$env-*lawm*
-done
+ladder() { # DATASET ENV
+    lawm-train diagnose --hub-dataset "$1" "$LAWM_ROOT"/runs/"$2"-*clap* "$LAWM_ROOT"/runs/"$2"-*lawm*
+}
+ladder "$CHEETAH" cheetah-run
+ladder "$HOPPER" hopper-stand
+ladder "$WALKER" walker-walk
 lawm-train report "$LAWM_ROOT"/runs/*

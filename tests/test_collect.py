@@ -15,7 +15,7 @@ import pytest
 from processes import count_files
 
 from lawm_data import dreamer
-from lawm_data.collect import Config, collect, env_seed
+from lawm_data.collect import Config, collect, env_seed, random_policy
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.store import Store
@@ -123,8 +123,15 @@ def test_kills_leave_no_trace(tmp_path: Path) -> None:
     assert not list((tmp_path / "killed").rglob(".partial*"))
 
 
-def test_the_card_counts_the_random_episodes_in_whole_rounds(tmp_path: Path) -> None:
-    for rounds, drawn in ((10, 10), (2, 6)):
-        root = tmp_path / str(rounds)
-        collect(root, ENV, Config(policy="dreamer", episodes=1, repeat=REPEAT, round=rounds, prefill=5, dreamer=TINY))
-        assert f"first {drawn} episodes random" in Store(root / "raw").meta(ENV, "dreamer")["collected"]
+def test_random_episodes_come_in_whole_rounds_wherever_a_collection_is_cut(tmp_path: Path) -> None:
+    config = partial(Config, policy="dreamer", repeat=REPEAT, round=5, prefill=6, dreamer=TINY)
+    collect(tmp_path / "whole", ENV, config(episodes=11))
+    for episodes in (7, 11):
+        collect(tmp_path / "parts", ENV, config(episodes=episodes))
+    whole, parts = (episodes_of(tmp_path / name) for name in ("whole", "parts"))
+    for one, other in zip(whole[:10], parts[:10], strict=True):
+        np.testing.assert_array_equal(one.action, other.action)
+    drawn = random_policy(1, 0, range(5, 10))
+    first = np.stack([episode.action[0] for episode in whole[5:10]])
+    np.testing.assert_array_equal(first, drawn(np.zeros((5, 3)), np.ones(5, bool)).astype(np.float32))
+    assert "first 10 episodes random" in Store(tmp_path / "whole" / "raw").meta(ENV, "dreamer")["collected"]

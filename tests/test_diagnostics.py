@@ -1,5 +1,6 @@
 """The ladder: each rung passes a model that has learned and fails one that was broken in the way it looks for."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,7 +153,8 @@ def test_3_dynamics_that_predict_nothing_fail(trained):
 
 def test_3_raw_observations_are_judged_in_units_of_their_spread(trained):
     """The mean of the data, predicted for ever, errs by about 1 whatever the units; without inference it decides."""
-    world, _, batch = trained
+    learned, _, batch = trained
+    world = copy.deepcopy(learned)
     raw = replace(batch, observation=100 * batch.observation)
     world.config, world.normalizer = replace(world.config, normalize=False), Normalizer.identity(world.normalizer.mean)
     last(world.decoder).weight.zero_()
@@ -323,6 +325,14 @@ def test_episodes_that_never_had_actions_are_inferred_and_not_compared():
     walked = walked_of_model([episode if episode.order < 15 else episode.stripped() for episode in made(30)])
     assert walked[2].passed is None and "no actions were withheld" in walked[2].verdict
     assert walked[3].figures and any("o'" in figure for figure in walked[4].figures)
+
+
+def test_told_actions_that_were_not_published_leave_the_other_rungs(dataset):
+    (run,) = train.train(job(dataset, "idm-clap"), Path("runs"))
+    for path in Path("data").rglob("withheld-*"):
+        path.unlink()
+    walked = diagnostics.ladder(run.path, dataset)
+    assert walked[1].passed is None and "withheld-" in walked[1].verdict and walked[0].figures and walked[2].figures
 
 
 def test_a_dataset_without_validation_episodes_is_one_line(dataset):

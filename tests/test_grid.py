@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from made_dataset import made_episodes, make_dataset
-from test_train import SETTINGS, final
+from test_train import SETTINGS, final, job
 
 import lawm_train.cli
 from lawm_data import config, parallel
@@ -47,8 +47,8 @@ def small():
     """A dataset, and a function that runs the grid of a recipe's section on it."""
     make_dataset(Path("data"), made_episodes(15))
 
-    def run(section=SMALL, *datasets):
-        Path("grid.yaml").write_text(f"grid: {section}")
+    def run(section=SMALL, *datasets, train="{}"):
+        Path("grid.yaml").write_text(f"grid: {section}\ntrain: {train}\n")
         settings = [word for setting in SETTINGS for word in ("--set", setting)]
         named = [word for dataset in datasets or ["data"] for word in ("--hub-dataset", dataset)]
         return CliRunner().invoke(lawm_train.cli.main, ["grid", "grid.yaml", *named, *settings])
@@ -262,8 +262,8 @@ def test_who_closes_ends_what_still_runs(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def table1(tmp_path_factory):
-    """The arguments of every training that table1.sh starts."""
+def table1_said(tmp_path_factory):
+    """The arguments of every command that table1.sh starts."""
     folder = tmp_path_factory.mktemp("table1")
     program = folder / "lawm-train"
     program.write_text('#!/bin/sh\necho "$@"\n')
@@ -271,7 +271,22 @@ def table1(tmp_path_factory):
     environment = {"PATH": f"{folder}:{os.environ['PATH']}", "RUNS": "3"}
     script = ["sh", str(RECIPES / "table1.sh")]
     said = subprocess.run(script, env=environment, cwd=folder, capture_output=True, text=True, check=True)
-    return [shlex.split(line) for line in said.stdout.splitlines() if line.startswith("--recipe")]
+    return [shlex.split(line) for line in said.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def table1(table1_said):
+    """Of the trainings."""
+    return [words for words in table1_said if words[0] == "--recipe"]
+
+
+def test_table1_sh_diagnoses_each_env_on_its_own_dataset(table1_said):
+    ladders = [words[2:] for words in table1_said if words[0] == "diagnose"]
+    for (dataset, *runs), env in zip(ladders, ("cheetah-run", "hopper-stand", "walker-walk"), strict=True):
+        assert Path(dataset).name == env and [Path(run).name.removeprefix(f"{env}-") for run in runs] == [
+            "*clap*",
+            "*lawm*",
+        ]
 
 
 def test_table1_sh_has_every_cell_of_the_paper_once(table1):
@@ -294,6 +309,18 @@ def test_the_commands_of_table1_sh_are_understood_and_have_folders_of_their_own(
         methods.check(asked["method"], labels)
         names.add(asked["name"] or (asked["hub_dataset"], asked["slice_"], asked["method"], labels.oracle))
     assert len(names) == len(table1) == 80
+
+
+def test_a_cell_is_checked_for_the_seeds_that_it_still_trains(small):
+    """Labels of a seed's own are held for each: a pool for one seed at a time takes a grid that grows by one."""
+    one, two = (job(stream.open_dataset("data"), "bc", range(n), labels=Labels(seed="own")).gigabytes for n in (1, 2))
+    assert one < two
+    pool = f"{{pool_gb: {one}}}"
+    refused = small("{methods: [bc], oracle: [], runs: 2}", train=pool)
+    assert refused.exit_code == 1 and "for all seeds together" in refused.stderr and not RUNS.exists()
+    for runs in (1, 2):
+        answer = small(f"{{methods: [bc], oracle: [], runs: {runs}}}", train=pool)
+        assert answer.exit_code == 0, answer.output
 
 
 def test_missing_actions_are_told_before_any_cell_trains(small):

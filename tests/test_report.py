@@ -107,11 +107,13 @@ def test_the_evidence_of_a_run_gives_the_same_tables_back(runs, tmp_path):
     assert sorted(records([tmp_path / "out" / "scores.csv"]), key=str) == sorted(records(kept), key=str)
 
 
-def test_damaged_evidence_is_one_line(runs, tmp_path):
-    evidence.write(records(runs[:1]), tmp_path / "kept")
+def test_damaged_evidence_is_one_line(tmp_path):
+    evidence.write(records([make_run(tmp_path / "a", "lawm", 0, [100, 200], episodes=1)]), tmp_path / "kept")
     path = tmp_path / "kept" / "a.csv"
     whole = path.read_text()
-    for damaged in (whole[: whole.rindex(",")], whole[: whole.rindex(",") + 1], whole.replace("update", "when")):
+    last_row = whole.rindex("\n", 0, -1) + 1
+    cut_off = [whole[:end] for end in range(last_row + 1, len(whole) - 3)]  # before the decimal of the last number
+    for damaged in (*cut_off, whole.replace("update", "when")):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not readable as evidence of a run"):
             evidence.from_csv(path)
@@ -169,7 +171,7 @@ def test_runs_of_one_name_on_two_datasets_stay_apart(tmp_path):
         evidence.write(found, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     for path in paths:
-        files.write_json(path / report.LADDER, {"update": 1, "rungs": []})
+        files.write_json(path / report.LADDER, {"phase": 0, "update": 1, "rungs": []})
     with pytest.raises(UserError, match="another run of this name was diagnosed"):
         report.write(paths, tmp_path / "out")
 

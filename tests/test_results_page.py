@@ -25,7 +25,7 @@ def test_what_runs_keep_of_their_best_is_counted_over_folders(runs, tmp_path):
     longer = {"settings": {"model": {"prior": None}, "train": {"batch": 32}}}
     other = make_run(tmp_path / "later" / "a", "lawm", 0, [100, 84], **longer)
     for path, update in ((runs[0], 3), (other, 2)):
-        files.write_json(path / "diagnostics.json", {"update": update, "rungs": []})
+        files.write_json(path / "diagnostics.json", {"phase": 1, "update": update, "rungs": []})
     report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "one")
     report.write([other], tmp_path / "out", keep=tmp_path / "results" / "two")
     text = report.regenerated("<!-- table: kept of results/one results/two -->\n<!-- end -->", tmp_path)
@@ -35,7 +35,7 @@ def test_what_runs_keep_of_their_best_is_counted_over_folders(runs, tmp_path):
 
 def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_path):
     rung = {"name": "labeled path", "figures": {}, "bounds": {}, "passed": False, "verdict": "!"}
-    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
+    files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "own")
     page = tmp_path / "RESULTS.md"
     blocks = [
@@ -65,7 +65,7 @@ def test_a_table_may_be_of_several_folders(runs, tmp_path):
 def test_the_ladder_of_a_run_with_a_point_in_its_name_survives_as_evidence(tmp_path):
     path = make_run(tmp_path / "walker-lawm-frac0.05-s0", "lawm", 0, [100])
     rungs = [{"name": "labeled path", "figures": {}, "bounds": {}, "passed": True, "verdict": "!"}]
-    files.write_json(path / "diagnostics.json", {"update": 1, "rungs": rungs})
+    files.write_json(path / "diagnostics.json", {"phase": 0, "update": 1, "rungs": rungs})
     told = report.write([path], tmp_path / "out", keep=tmp_path / "kept")
     assert "| walker-lawm-frac0.05-s0 | labeled path | passed |" in told
     assert files.read_json(tmp_path / "kept" / "walker-lawm-frac0.05-s0-ladder.json") == rungs
@@ -78,14 +78,19 @@ def test_a_bar_in_a_field_ends_no_cell():
 
 def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     rung = {"name": "labeled path", "figures": {}, "bounds": {}, "passed": True, "verdict": "!"}
-    files.write_json(runs[0] / "diagnostics.json", {"update": 2, "rungs": [rung]})
+    files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 2, "rungs": [rung]})
     assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert "not of the last checkpoint; diagnose the run again" in capsys.readouterr().err
     assert not list((tmp_path / "kept").glob("*ladder*"))
-    files.write_json(runs[0] / "diagnostics.json", {"update": 3, "rungs": [rung]})
+    files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert (tmp_path / "kept" / "a-ladder.json").is_file()
-    files.write_json(runs[0] / "diagnostics.json", {"update": 4, "rungs": [rung]})
+    files.write_json(runs[0] / "diagnostics.json", {"phase": 0, "update": 9, "rungs": [rung]})
+    assert "labeled path" not in report.write(runs, tmp_path / "out"), "of the model alone, before the agent's phase"
+    files.write_json(runs[0] / "diagnostics.json", [rung])
+    with pytest.raises(UserError, match="diagnostics.json: no ladder as .* writes it now; diagnose the run again"):
+        report.write(runs, tmp_path / "out")
+    files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 4, "rungs": [rung]})
     assert "labeled path" in report.write(runs, tmp_path / "out"), "of a checkpoint after the last evaluation"
     Run(runs[0]).log({"kind": "evaluate", "phase": "agent", "update": 5, "returns": [1.0]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")

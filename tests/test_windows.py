@@ -89,7 +89,10 @@ def test_contexts_hold_both_ends_of_each_action():
         ([], True, "no labeled episodes"),
         ([counting_episode(0, 4)], True, "shorter than a window of 5"),
         ([counting_episode(0, 9).stripped()], True, "has no actions"),
-        ([replace(counting_episode(0, 9), reward=np.full(9, np.nan, np.float32))], True, "rewards are not finite"),
+        *(
+            ([replace(counting_episode(0, 9), **{name: np.full(shape, np.nan, np.float32)})], True, "not finite")
+            for name, shape in (("observation", (10, 1)), ("action", (9, 1)), ("reward", 9))
+        ),
     ],
 )
 def test_bad_pools_are_refused(episodes, labeled, message):
