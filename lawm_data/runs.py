@@ -149,11 +149,11 @@ class Run:
 
     def save(self, position: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then drop the oldest beyond KEPT."""
-        with files.new_folder(self._checkpoint(position)) as folder:
+        with files.new_folder(self.checkpoint(position)) as folder:
             files.write_bytes(folder / "tensors.safetensors", safetensors.torch.save(tensors))
             files.write_json(folder / "state.json", state)
         for old in self.positions()[:-KEPT]:
-            shutil.rmtree(self._checkpoint(old))
+            shutil.rmtree(self.checkpoint(old))
 
     @property
     def reachable(self) -> set[Position]:
@@ -165,7 +165,7 @@ class Run:
         """Remove the checkpoints after `beyond`."""
         for position in self.positions():
             if position > beyond:
-                shutil.rmtree(self._checkpoint(position))
+                shutil.rmtree(self.checkpoint(position))
 
     def positions(self) -> list[Position]:
         """Checkpoints that are whole, oldest first."""
@@ -186,13 +186,14 @@ class Run:
 
     def load(self, position: Position) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and state of a checkpoint; UserError when it is damaged."""
-        path = self._checkpoint(position) / "tensors.safetensors"
+        path = self.checkpoint(position) / "tensors.safetensors"
         try:
             return safetensors.torch.load_file(path), files.read_json(path.parent / "state.json")
         except (safetensors.SafetensorError, OSError) as error:
             raise UserError(f"{path}: not a readable checkpoint ({error}); remove its folder to go back one") from None
 
-    def _checkpoint(self, position: Position) -> Path:
+    def checkpoint(self, position: Position) -> Path:
+        """Its folder, whether it is there or not."""
         return self.path / f"checkpoint-{position.phase}-{position.update:08d}"
 
 

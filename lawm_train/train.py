@@ -64,9 +64,7 @@ def why_stopped(run: Run) -> str:
     """One line on a seed that was given up."""
     row = run.stopped
     assert row is not None
-    kept = (
-        "none" if row["checkpoint"] is None else "update {update} of phase number {phase}".format(**row["checkpoint"])
-    )
+    kept = "none" if row["checkpoint"] is None else run.checkpoint(Position(**row["checkpoint"])).name
     return (
         f"stopped: {run.path}: {row['term']} is not finite at update {row['update']} of phase {row['phase']}; "
         f"last good checkpoint: {kept}; remove the folder to begin again, with a lower learning rate for instance"

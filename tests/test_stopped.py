@@ -100,7 +100,7 @@ def test_the_command_ends_with_1_and_a_line_for_each_stopped_seed(dataset, broke
     assert answer.exit_code == 1, answer.output
     assert answer.stdout.splitlines()[-1] == "done: lawm/runs/run-s1"
     (line,) = [line for line in answer.stderr.splitlines() if line.startswith("stopped: ")]
-    for word in ("run-s0", "observation/labeled", "update 6 of phase model", "update 4"):
+    for word in ("run-s0", "observation/labeled", "update 6 of phase model", "checkpoint-0-00000004"):
         assert word in line
 
 
