@@ -4,7 +4,7 @@
     s_t     State (deter, stoch)       q(u_t|s_t,a_t)       action_posterior
     u_t     latent action              q(u_t|s_t,o_{t+1})   inverse_dynamics
     a_t     action                     p(a_t|s_t,u_t)       action_decoder, its mean
-    o_t     normalised observation     p(u_t|s_t)           latent_prior: N(0, I), or learned
+    o_t     normalised, if not raw     p(u_t|s_t)           latent_prior: N(0, I), or learned
 
 Shapes: L transitions, N models, B windows, O observation, A action, U latent action, E embedding, D deter, S stoch.
 """
@@ -84,7 +84,7 @@ class Gaussian(NamedTuple):
 class Observed(NamedTuple):
     """What inference makes of a batch: states 0..L, latent actions and executed actions 0..L-1."""
 
-    observation: Tensor  # normalised, [L+1, N, B, O]
+    observation: Tensor  # as the decoder is to give it, [L+1, N, B, O]
     states: State
     latent: Gaussian  # q(u_t | .), [L, N, B, U]
     u: Tensor

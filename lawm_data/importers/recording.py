@@ -53,10 +53,12 @@ def one_env(named: Iterable[tuple[Path, str | None]]) -> str | None:
     """The env that the files name, None where none does. UserError where two name different ones."""
     first: tuple[Path, str] | None = None
     for path, env in named:
-        if env and first and env != first[1]:
+        if env is None:
+            continue
+        if first and env != first[1]:
             raise UserError(f"{path}: recorded in {env}, {first[0]} in {first[1]}; import them apart")
-        first = first or (env and (path, env)) or None
-    return first and first[1]
+        first = first or (path, env)
+    return first[1] if first else None
 
 
 def dataset(file: h5py.Group, key: str, where: str) -> h5py.Dataset:
