@@ -184,6 +184,6 @@ class Dreamer(nn.Module):
     def _moved_scale(self, returns: Tensor) -> Tensor:
         """Moving 5% to 95% range of each model's returns [H, N, P], as [N, 1]."""
         flat = returns.transpose(0, 1).flatten(1)
-        low, high = torch.quantile(flat, flat.new_tensor([0.05, 0.95]), dim=1)[..., None]
+        low, high = torch.quantile(flat, torch.linspace(0.05, 0.95, 2, device=flat.device), dim=1)[..., None]
         self.scale.copy_(torch.where(self.scale == 0, high - low, torch.lerp(self.scale, high - low, 0.01)))
         return self.scale

@@ -23,6 +23,7 @@ from lawm_data.envs import Spec
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise
+from lawm_data.nets.captured import Captured
 from lawm_data.nets.snapshot import restore, snapshot
 from lawm_data.plan2explore import Disagreement
 from lawm_data.rollout import Policy
@@ -55,6 +56,7 @@ class Learner:
         self.agent = build(spec, config, seed, curiosity).to(device)
         self.modules: dict[str, nn.Module] = {"agent": self.agent} | ({"curiosity": curiosity} if curiosity else {})
         self.replay: Pool | None = None
+        self.update = Captured(self.agent.update, config.stride)
 
     def resume(self, order: int, episodes: Iterable[Episode]) -> None:
         """Continue after the first `order` episodes; UserError when there is no checkpoint of that time."""
@@ -108,7 +110,7 @@ class Learner:
         sums: dict[str, Tensor] = {}
         for update in updates:
             noise = Noise([self.seed], "learn", update, self.device)
-            for name, value in self.agent.update(windows.batch(update, "replay"), noise).items():
+            for name, value in self.update(windows.batch(update, "replay"), noise).items():
                 sums[name] = sums[name] + value if name in sums else value
             watch((update + 1 - updates.start) / len(updates))
         means = {name: float(total) / len(updates) for name, total in sums.items()}

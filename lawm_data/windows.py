@@ -15,6 +15,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ class Windows:
     ):
         """pools[n] are model n's pools, labeled before unlabeled; counts are the windows drawn from each."""
         shared = {id(pool): pool.rows.to(device) for own in pools for pool in own}
-        self.pools, self.seeds, self.window, self.counts = pools, seeds, window, counts
+        self.pools, self.seeds, self.window, self.counts = pools, seeds, window, list(counts)
         self.rows = [[shared[id(pool)] for pool in own] for own in pools]
         self.offsets = torch.arange(window + 1, device=device)[:, None]
         flags = [pool.labeled for pool, count in zip(pools[0], counts, strict=True) for _ in range(count)]
@@ -126,18 +127,26 @@ class Windows:
 
     def batch(self, index: int, stream: str = "") -> Batch:
         """Batch number `index`; `stream` names independent sequences of batches."""
-        parts, ends = [], []
-        for seed, pools, rows in zip(self.seeds, self.pools, self.rows, strict=True):
+        firsts, ends = [], []
+        for seed, pools in zip(self.seeds, self.pools, strict=True):
             rng = _generator(seed, stream, index)
-            for pool, source, count in zip(pools, rows, self.counts, strict=True):
+            for pool, count in zip(pools, self.counts, strict=True):
                 first, terminal = pool.draw(rng, count, self.window)
-                at = self.offsets + torch.from_numpy(first).to(source.device)
-                parts.append(source.index_select(0, at.flatten()).view(self.window + 1, count, -1))
+                firsts.append(first)
                 ends.append(terminal)
+        at = self.offsets + self._here(np.concatenate(firsts))  # [L+1, N * B]
+        parts = [
+            source.index_select(0, own.flatten()).view(*own.shape, -1)
+            for source, own in zip(chain(*self.rows), at.split(self.counts * len(self.seeds), 1), strict=True)
+        ]
         packed = torch.cat(parts, 1).unflatten(1, (len(self.seeds), -1))  # [L+1, N, B, O + A + 1]
         observation, action, reward = packed.split([self._observation_size, self._action_size, 1], -1)
-        end = torch.from_numpy(np.concatenate(ends).reshape(len(self.seeds), -1)).to(packed.device)
+        end = self._here(np.concatenate(ends).reshape(len(self.seeds), -1))
         return Batch(observation, action[:-1], reward[:-1, ..., 0], end, self.labeled, self.num_labeled)
+
+    def _here(self, x: np.ndarray) -> Tensor:
+        """On the device of the rows, which is not waited for."""
+        return torch.from_numpy(x).to(self.offsets.device, non_blocking=True)
 
     @property
     def _observation_size(self) -> int:
@@ -174,7 +183,7 @@ class Contexts:
         drawn = []
         for seed, (context, action) in zip(self.seeds, self.pairs, strict=True):
             rows = _generator(seed, stream, index).integers(len(action), size=self.count)
-            at = torch.from_numpy(rows).to(action.device)
+            at = torch.from_numpy(rows).to(action.device, non_blocking=True)
             drawn.append((context.index_select(0, at), action.index_select(0, at)))
         context, action = (torch.stack(part) for part in zip(*drawn, strict=True))
         return context, action

@@ -21,6 +21,7 @@ from lawm_data.draw import rank, share
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached, dropping
+from lawm_data.nets.captured import Captured
 from lawm_data.nets.optim import Optimizer
 
 
@@ -119,9 +120,10 @@ def lessons(
     parts = [split(own, c.held_out) for own in episodes]
     learned = windows.Contexts([own for own, _ in parts], seeds, c.radius, c.batch, device)
     held_out = windows.Contexts([own for _, own in parts], seeds, c.radius, c.batch, device).pairs
+    update = Captured(model.update)
 
     def lesson(i: int) -> dict[str, Tensor]:
-        metrics = model.update(*learned.batch(i, "idm"), Noise(seeds, "idm", i, device))
+        metrics = update(*learned.batch(i, "idm"), Noise(seeds, "idm", i, device))
         if (i + 1) % c.choose_every == 0 or i + 1 == c.updates:
             metrics |= model.choose(held_out)
         return metrics

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lawm_data.nets.blocks import MLP
-from lawm_data.nets.filtering import Filtering, gaussian, gaussian_backward
+from lawm_data.nets.filtering import Filtering, drawn, drawn_backward
 from lawm_data.nets.rssm import RSSM, along_time
 from lawm_data.nets.unrolled import UnrolledMLP, aten
 
@@ -52,9 +52,9 @@ class InferredActions(Filtering):
 
     def act(self, feat: Tensor, t: int) -> Tensor:
         feat = feat[:, self.labeled :]
-        mean, std, curve = gaussian(self.infer.forward(feat, t))  # q(u_t | s_t, o_{t+1})
-        u = torch.addcmul(mean, std, self.draws[t])
-        decoded = torch.tanh(self.decode.forward(torch.cat([feat, u], -1), t))  # q(a_t | s_t, u_t) = p(a_t | s_t, u_t)
+        # q(u_t | s_t, o_{t+1})
+        both, u, mean, std, curve = drawn(self.infer.forward(feat, t), self.draws[t], feat)
+        decoded = torch.tanh(self.decode.forward(both, t))  # q(a_t | s_t, u_t) = p(a_t | s_t, u_t)
         action = torch.cat([self.recorded[t], decoded], 1)
         self.latents.append((mean, std, u, action, curve, decoded))
         return action
@@ -63,7 +63,7 @@ class InferredActions(Filtering):
         *_, curve, decoded = self.latents[t]
         into = self.decode.backward(aten.tanh_backward(gradient[:, self.labeled :], decoded))
         of_feat, of_u = into.split([into.shape[-1] - curve.shape[-1], curve.shape[-1]], -1)
-        raw = gaussian_backward(self.means[t], self.stds[t], of_u, self.draws[t], curve)
+        raw = drawn_backward(self.means[t], self.stds[t], of_u, self.draws[t], curve)
         feat_gradient[:, self.labeled :].add_(self.infer.backward(raw, onto=of_feat))
 
     def end(self) -> tuple[Tensor, ...]:

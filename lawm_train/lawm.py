@@ -24,7 +24,7 @@ from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.dists import balanced_kl, bounded_std, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.filtering import Filtering
-from lawm_data.nets.optim import Optimizer
+from lawm_data.nets.optim import Optimizer, Products, multiplying
 from lawm_data.nets.rssm import RSSM, Filter, State
 from lawm_data.windows import Batch
 from lawm_train.inferred import InferredActions
@@ -66,6 +66,7 @@ class Config:
     weights: Weights = field(default_factory=Weights)
     lr: float = 3e-4
     clip: float = 100.0
+    products: Products = "float32"  # or "bfloat16", see nets.optim.multiplying
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("deter", "stoch", "embed", "hidden", "units", "latent_action"), 1)
@@ -184,8 +185,9 @@ class WorldModel(nn.Module):
 
     def update(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], State]:
         """One gradient step. Returns metrics [N] and the posterior states, detached."""
-        terms, seen = self.loss(batch, noise)
-        norm = self.optimizer.step(self.total(terms, batch))
+        with multiplying(self.config.products):
+            terms, seen = self.loss(batch, noise)
+            norm = self.optimizer.step(self.total(terms, batch))
         states = seen.states.map(torch.Tensor.detach)
         return {**_summary(terms, batch), "gradient_norm": norm}, states
 

@@ -17,6 +17,9 @@ from lawm_data.config import check_least, check_most
 from lawm_data.errors import UserError
 from lawm_data.labels import check_fraction
 from lawm_data.nets.blocks import Noise, Normalizer
+from lawm_data.nets.captured import Captured
+from lawm_data.nets.optim import multiplying
+from lawm_data.windows import Batch
 from lawm_train import bc, clap, idm, lawm, td3bc
 from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
 
@@ -116,27 +119,35 @@ class ModelBased:
     def phases(self, data: Windowed) -> list[Phase]:
         train, windows = self.setup.train, self._windows(data)
 
-        def model_step(i: int) -> dict[str, Tensor]:
-            return self.world.update(windows.batch(i, "model"), self._noise("model", i))[0]
+        stride = self.setup.agent.clap.stride
 
-        def agent_step(i: int) -> dict[str, Tensor]:
-            with torch.no_grad():
-                states = self.world.observe(windows.batch(i, "agent"), self._noise("observe", i)).states
-            return self.agent.update(states, self._noise("agent", i))
-
-        def joint_step(i: int) -> dict[str, Tensor]:
-            metrics, states = self.world.update(windows.batch(i, "model"), self._noise("model", i))
-            return metrics | self.agent.update(states, self._noise("agent", i))
+        def step(update: Captured, stream: str, *noises: str) -> Callable[[int], dict[str, Tensor]]:
+            return lambda i: update(windows.batch(i, stream), *(self._noise(name, i) for name in noises))
 
         if train.joint:
-            return [Phase("joint", train.updates, joint_step, self.policy)]
+            joint = step(Captured(self._joint_update, stride), "model", "model", "agent")
+            return [Phase("joint", train.updates, joint, self.policy)]
+        model = step(Captured(self._model_update), "model", "model")
+        agent = step(Captured(self._agent_update, stride), "agent", "observe", "agent")
         return [
-            Phase("model", train.updates, model_step, self.world.policy, watched=False),
-            Phase("agent", self.setup.agent.clap.updates, agent_step, self.policy),
+            Phase("model", train.updates, model, self.world.policy, watched=False),
+            Phase("agent", self.setup.agent.clap.updates, agent, self.policy),
         ]
 
     def policy(self) -> Policy:
         return self.agent.policy()
+
+    def _model_update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        return self.world.update(batch, noise)[0]
+
+    def _agent_update(self, batch: Batch, observing: Noise, noise: Noise) -> dict[str, Tensor]:
+        with torch.no_grad(), multiplying(self.world.config.products):
+            states = self.world.observe(batch, observing).states
+        return self.agent.update(states, noise)
+
+    def _joint_update(self, batch: Batch, noise: Noise, imagining: Noise) -> dict[str, Tensor]:
+        metrics, states = self.world.update(batch, noise)
+        return metrics | self.agent.update(states, imagining)
 
     def _windows(self, data: Windowed) -> Batches:
         train = self.setup.train
@@ -153,16 +164,18 @@ class ModelBased:
 class ModelFree:
     """TD3+BC and behaviour cloning: one module, called `part`, that learns from single transitions."""
 
-    def __init__(self, setup: Setup, part: str, learner: td3bc.Agent | bc.Cloner):
-        self.setup, self.learner = setup, learner
+    def __init__(self, setup: Setup, part: str, learner: td3bc.Agent | bc.Cloner, period: int = 1):
+        """period: of `Captured`."""
+        self.setup, self.learner, self.period = setup, learner, period
         self.modules: dict[str, nn.Module] = {part: learner}
 
     def phases(self, data: Windowed) -> list[Phase]:
         name, seeds, device = self.setup.name, self.setup.seeds, self.setup.train.device
         windows = data.windows(seeds, [self.learner.config.batch], device)
+        update = Captured(self.learner.update, self.period)
 
         def step(i: int) -> dict[str, Tensor]:
-            return self.learner.update(windows.batch(i, name), Noise(seeds, name, i, device))
+            return update(windows.batch(i, name), Noise(seeds, name, i, device))
 
         return [Phase(name, self.learner.config.updates, step, self.policy)]
 
@@ -176,8 +189,9 @@ def _cloning(setup: Setup) -> ModelFree:
 
 
 def _actor_critic(setup: Setup) -> ModelFree:
-    normalizer = td3bc.normalizer(*setup.statistics.all)
-    return ModelFree(setup, "agent", td3bc.Agent(setup.agent.td3bc, setup.seeds, normalizer, setup.sizes.action))
+    config, normalizer = setup.agent.td3bc, td3bc.normalizer(*setup.statistics.all)
+    agent = td3bc.Agent(config, setup.seeds, normalizer, setup.sizes.action)
+    return ModelFree(setup, "agent", agent, config.actor_every)
 
 
 class Inferring:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lawm_data.nets.fused import fused
 from lawm_data.nets.rssm import RSSM, State, along_time
 from lawm_data.nets.unrolled import UnrolledGRU, UnrolledMLP, aten
 
@@ -79,9 +80,7 @@ class Filtering:
         steps = []
         for t, noise in enumerate(self.noises):
             h = self.cell.forward(self.input.forward(torch.cat([z, action], -1), t), h)
-            mean, std, curve = gaussian(self.posterior.forward(h, t))
-            z = torch.addcmul(mean, std, noise)
-            feat = torch.cat([h, z], -1)
+            feat, z, mean, std, curve = drawn(self.posterior.forward(h, t), noise, h)
             steps.append((feat, mean, std))
             self.curves.append(curve)
             if t < len(self.action):
@@ -99,7 +98,7 @@ class Filtering:
         for t in reversed(range(len(feats))):
             if action is not None:
                 self.act_backward(action, feats[t], t)
-            raw = gaussian_backward(means[t], stds[t], of_z[t], self.noises[t], self.curves[t])
+            raw = drawn_backward(means[t], stds[t], of_z[t], self.noises[t], self.curves[t])
             x, h = self.cell.backward(self.posterior.backward(raw, onto=of_h[t]))
             if t > 0:
                 of_h[t - 1].add_(h)
@@ -125,14 +124,20 @@ class _Node(torch.autograd.Function):
         return (None, *ctx.loop.backward(*gradients))
 
 
-def gaussian(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and standard deviation as `bounded_std` gives it, and its curve, which the gradient needs."""
+@fused
+def drawn(parameters: Tensor, noise: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+    """`before` with a sample of the Gaussian behind it; sample, mean, standard deviation as `bounded_std` gives it, and
+    its curve, which the gradient needs.
+    """
     mean, raw = parameters.chunk(2, -1)
     curve = torch.tanh(raw * 0.25)  # 2 sigmoid(x / 2) = 1 + tanh(x / 4)
-    return mean, curve + 1.1, curve
+    std = curve + 1.1
+    sample = torch.addcmul(mean, std, noise)
+    return torch.cat([before, sample], -1), sample, mean, std, curve
 
 
-def gaussian_backward(mean: Tensor, std: Tensor, sample: Tensor, noise: Tensor, curve: Tensor) -> Tensor:
-    """The gradient of `gaussian`'s parameters from those of mean, std and the sample mean + std noise."""
+@fused
+def drawn_backward(mean: Tensor, std: Tensor, sample: Tensor, noise: Tensor, curve: Tensor) -> Tensor:
+    """The gradient of the parameters of `drawn` from those of mean, std and the sample mean + std noise."""
     raw = aten.tanh_backward(torch.addcmul(std, sample, noise), curve)
     return torch.cat([mean + sample, raw * 0.25], -1)

@@ -22,8 +22,8 @@ class Optimizer:
 
     def __init__(self, modules: Iterable[nn.Module], models: int, lr: float, clip: float):
         self.named = [(f"{i}.{n}", p) for i, m in enumerate(modules) for n, p in m.named_parameters()]
-        self.models, self.clip, self.steps = models, clip, 0
-        self.adam = torch.optim.Adam([p for _, p in self.named], lr=lr, fused=True)
+        self.models, self.clip = models, clip
+        self.adam = torch.optim.Adam([p for _, p in self.named], lr=lr, fused=True, capturable=True)
 
     def step(self, loss: Tensor) -> Tensor:
         """One step down `loss` [N]; returns the gradient norms [N] before clipping."""
@@ -38,8 +38,13 @@ class Optimizer:
             rows = g.view(self.models, -1)
             rows.mul_(scale[:, None]).masked_fill_(failed[:, None], 0)
         self.adam.step()
-        self.steps += 1
         return norm
+
+    @property
+    def steps(self) -> int:
+        """Taken so far."""
+        kept = next(iter(self.adam.state.values()), None)
+        return int(kept["step"]) if kept else 0
 
     def state(self) -> dict[str, Tensor]:
         """First and second moments by parameter name, leading axis N * E like the parameters."""
@@ -52,7 +57,6 @@ class Optimizer:
 
     def load(self, tensors: dict[str, Tensor], steps: int) -> None:
         """Continue after `steps` steps with the moments that `state` gave."""
-        self.steps = steps
         for name, p in self.named:
             if f"{name}.exp_avg" in tensors:
                 self.adam.state[p] = {
@@ -76,7 +80,8 @@ def usable_device(name: str, key: str) -> str:
 def multiplying(precision: Products) -> Iterator[None]:
     """Within, matrix products take their factors in `precision`, where the processor can; sums stay float32.
 
-    On a CPU with bfloat16 instructions large products then take half the time; those of few rows gain nothing.
+    On a CPU with bfloat16 instructions large products then take half the time; those of few rows gain nothing. A GPU
+    takes TF32 for bfloat16, which keeps 10 bits of a factor and not 7.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")

@@ -12,10 +12,10 @@ def lambda_return(reward: Tensor, value: Tensor, discount: Tensor | float, lambd
     reward [T, ...] earned from state k to k+1; value [T, ...] = v(s_1), ..., v(s_T); discount a number or [T, ...].
     Returns V_0 .. V_{T-1}, [T, ...].
     """
-    discount = torch.as_tensor(discount, dtype=reward.dtype, device=reward.device).expand_as(reward)
     following = value[-1]
     returns = []
     for k in reversed(range(len(reward))):
-        following = reward[k] + discount[k] * torch.lerp(value[k], following, lambda_)
+        gamma = discount[k] if isinstance(discount, Tensor) else discount
+        following = reward[k] + gamma * torch.lerp(value[k], following, lambda_)
         returns.append(following)
     return torch.stack(returns[::-1])

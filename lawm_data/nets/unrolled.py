@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lawm_data.nets.blocks import MLP, GRUCell, Linear, Norm, over_time
+from lawm_data.nets.fused import fused
 
 aten = torch.ops.aten
 INPUT_ALONE = [True, False, False]
@@ -81,29 +82,16 @@ class UnrolledGRU:
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """[N, B, I] and [N, B, D] -> the next [N, B, D]"""
         before = torch.baddbmm(torch.baddbmm(self.bias, x, self.of_input), h, self.of_state)
-        gates, mean, rstd = _normed(before, self.scale, self.shift)
-        reset, proposal, update = gates.split(self.size, -1)
-        reset, update = torch.sigmoid(reset), torch.sigmoid(update)
-        candidate = torch.tanh(reset * proposal)
-        self.steps.append((x, h, before, mean, rstd, reset, proposal, update, candidate))
-        return torch.lerp(h, candidate, update)
+        after, *kept = _gated(before, h, self.scale, self.shift)
+        self.steps.append((x, h, before, *kept))
+        return after
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the newest step's x and h from that of the state it led to."""
-        x, h, before, mean, rstd, reset, proposal, update, candidate = self.steps.pop()
-        kept = gradient * update
-        inner = aten.tanh_backward(kept, candidate)
-        gates = torch.cat(
-            [
-                aten.sigmoid_backward(inner * proposal, reset),
-                inner * reset,
-                aten.sigmoid_backward(gradient * (candidate - h), update),
-            ],
-            -1,
-        )
-        into = _normed_backward(gates, before, mean, rstd, self.scale)
-        self.back.append((x, h, before, mean, rstd, gates, into))
-        return torch.bmm(into, self.of_input.mT), torch.baddbmm(gradient - kept, into, self.of_state.mT)
+        x, h, before, mean, rstd, *gates = self.steps.pop()
+        of_gates, into, of_h = _gated_backward(gradient, h, before, mean, rstd, self.scale, *gates)
+        self.back.append((x, h, before, mean, rstd, of_gates, into))
+        return torch.bmm(into, self.of_input.mT), torch.baddbmm(of_h, into, self.of_state.mT)
 
     def gradients(self) -> list[Tensor]:
         x, h, *norm = _rows(self.back)
@@ -122,14 +110,13 @@ class _Block:
 
     def forward(self, x: Tensor, projected: Tensor | None = None) -> Tensor:
         before = torch.baddbmm(self.bias if projected is None else projected, x, self.weight)
-        y, mean, rstd = _normed(before, self.scale, self.shift)
-        self.steps.append((x, before, mean, rstd, y))
-        return F.silu(y)
+        after, *kept = _activated(before, self.scale, self.shift)
+        self.steps.append((x, before, *kept))
+        return after
 
     def backward(self, gradient: Tensor, onto: Tensor | None = None) -> Tensor:
         x, before, mean, rstd, y = self.steps.pop()
-        gradient = aten.silu_backward(gradient, y)
-        into = _normed_backward(gradient, before, mean, rstd, self.scale)
+        gradient, into = _activated_backward(gradient, before, mean, rstd, y, self.scale)
         self.back.append((x, before, mean, rstd, gradient, into))
         return _times(into, self.transposed, onto)
 
@@ -166,6 +153,57 @@ def _times(x: Tensor, weight: Tensor, onto: Tensor | None) -> Tensor:
 def _rows(back: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """What T steps left, last step first, each tensor [N, B, F] -> in order of time, [N, T * B, F]."""
     return [torch.stack(steps, 1).flatten(1, 2) for steps in zip(*reversed(back), strict=True)]
+
+
+@fused
+def _activated(before: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+    """swish(Norm(before)); mean and reciprocal deviation of `before`, and Norm(before)."""
+    y, mean, rstd = _normed(before, scale, shift)
+    return F.silu(y), mean, rstd, y
+
+
+@fused
+def _activated_backward(
+    gradient: Tensor, before: Tensor, mean: Tensor, rstd: Tensor, y: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of Norm's result and of `before`."""
+    gradient = aten.silu_backward(gradient, y)
+    return gradient, _normed_backward(gradient, before, mean, rstd, scale)
+
+
+@fused
+def _gated(before: Tensor, h: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+    """The state after h; mean and reciprocal deviation of `before`, and the gates."""
+    gates, mean, rstd = _normed(before, scale, shift)
+    reset, proposal, update = gates.chunk(3, -1)
+    reset, update = torch.sigmoid(reset), torch.sigmoid(update)
+    candidate = torch.tanh(reset * proposal)
+    return torch.lerp(h, candidate, update), mean, rstd, reset, proposal, update, candidate
+
+
+@fused
+def _gated_backward(
+    gradient: Tensor,
+    h: Tensor,
+    before: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    scale: Tensor,
+    reset: Tensor,
+    proposal: Tensor,
+    update: Tensor,
+    candidate: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of Norm's result, of `before`, and of h as the gates keep it."""
+    kept = gradient * update
+    inner = aten.tanh_backward(kept, candidate)
+    parts = (
+        aten.sigmoid_backward(inner * proposal, reset),
+        inner * reset,
+        aten.sigmoid_backward(gradient * (candidate - h), update),
+    )
+    gates = torch.cat(parts, -1)
+    return gates, _normed_backward(gates, before, mean, rstd, scale), gradient - kept
 
 
 def _normed(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
