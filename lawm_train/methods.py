@@ -117,9 +117,7 @@ class ModelBased:
         self.modules: dict[str, nn.Module] = {"world": self.world, "agent": self.agent}
 
     def phases(self, data: Windowed) -> list[Phase]:
-        train, windows = self.setup.train, self._windows(data)
-
-        stride = self.setup.agent.clap.stride
+        train, windows, stride = self.setup.train, self._windows(data), self.setup.agent.clap.stride
 
         def step(update: Captured, stream: str, *noises: str) -> Callable[[int], dict[str, Tensor]]:
             return lambda i: update(windows.batch(i, stream), *(self._noise(name, i) for name in noises))

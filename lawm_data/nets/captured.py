@@ -21,7 +21,7 @@ from torch import Tensor
 from lawm_data.nets.blocks import Noise
 
 Metrics = dict[str, Tensor]
-Run = Callable[[], Tensor]
+Work = Callable[[], Tensor]
 
 
 class Captured:
@@ -48,14 +48,14 @@ class Captured:
 
 
 class Recorder(Protocol):
-    """How a device repeats a run."""
+    """How a device repeats work."""
 
-    def first(self, run: Run) -> Tensor:
-        """The result of a run that is not recorded."""
+    def first(self, work: Work) -> Tensor:
+        """The result of work that is not recorded."""
         ...
 
-    def record(self, run: Run) -> Run:
-        """A run's repetition: it does what `run` did, with the same memory, and gives the same tensor."""
+    def record(self, work: Work) -> Work:
+        """Its repetition: it does what `work` did, with the same memory, and gives the same tensor."""
         ...
 
 
@@ -63,21 +63,21 @@ class _CudaGraph:
     def __init__(self, device: torch.device | str):
         self.device = device
 
-    def first(self, run: Run) -> Tensor:
+    def first(self, work: Work) -> Tensor:
         """On a stream aside, as CUDA wants what is to be recorded warmed up."""
         with torch.cuda.device(self.device):
             aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
-                result = run()
+                result = work()
             here.wait_stream(aside)
         return result
 
-    def record(self, run: Run) -> Run:
+    def record(self, work: Work) -> Work:
         with torch.cuda.device(self.device):
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                result = run()
+                result = work()
 
         def replay() -> Tensor:
             graph.replay()
@@ -97,7 +97,7 @@ class _Graph:
         self.update, self.recorder = update, recorder
         self.inputs = tuple(_hold(x) for x in inputs)
         self.names: list[str] = []
-        self.repeat: Run | None = None
+        self.repeat: Work | None = None
 
     def first(self) -> Metrics:
         """Not recorded: it allocates what is changed in place ever after, an optimiser's moments for instance."""
