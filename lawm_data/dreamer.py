@@ -21,7 +21,8 @@ from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise
 from lawm_data.nets.dists import TwoHot, balanced_kl, bounded_gaussian, gaussian_nll, symlog, tanh_gaussian
 from lawm_data.nets.filtering import Filtering
-from lawm_data.nets.optim import Optimizer, Products, ema, multiplying
+from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.products import Products, multiplying
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import RSSM, Filter, State
 from lawm_data.windows import Batch
@@ -55,7 +56,7 @@ class Config:
     actor_lr: float = 3e-4
     critic_lr: float = 3e-4
     clip: float = 100.0
-    products: Products = "float32"  # of actor and critic; or "bfloat16", see nets.optim.multiplying
+    products: Products = "float32"  # of actor and critic; or "bfloat16", see nets.products.multiplying
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("updates", "batch", "window", "deter", "stoch", "embed", "hidden", "units", "layers"), 1)
@@ -156,14 +157,15 @@ class Dreamer(nn.Module):
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """One step of world model, reward function, actor and critic; metrics [N]."""
-        terms, states = self.world_loss(batch, noise)
-        metrics = {
-            "world_norm": self.optimizer.step(torch.stack([term.mean((0, 2)) for term in terms.values()]).sum(0))
-        }
-        states = states.map(torch.Tensor.detach)
-        if self.reward:
-            metrics |= self.reward.update(states.feat, batch.action, batch.observation)
-        with multiplying(self.config.products):
+        device = batch.reward.device
+        with multiplying("float32", device):
+            terms, states = self.world_loss(batch, noise)
+            loss = torch.stack([term.mean((0, 2)) for term in terms.values()]).sum(0)
+            metrics = {"world_norm": self.optimizer.step(loss)}
+            states = states.map(torch.Tensor.detach)
+            if self.reward:
+                metrics |= self.reward.update(states.feat, batch.action, batch.observation)
+        with multiplying(self.config.products, device):
             losses = self.loss(states.starts(noise.step, self.config.stride), noise)
             metrics["actor_norm"] = self.actor_optimizer.step(losses["actor"].mean((0, 2)))
             metrics["critic_norm"] = self.critic_optimizer.step(losses["critic"].mean((0, 2)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lawm_data.config import POSITIVE, check_least
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.optim import Optimizer
+from lawm_data.nets.products import multiplying
 from lawm_data.windows import Batch
 
 
@@ -50,8 +51,9 @@ class Cloner(nn.Module):
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """One gradient step, which needs no noise; returns metrics [N]."""
-        loss = self.loss(batch)["action"].mean((0, 2))
-        return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
+        with multiplying("float32", batch.reward.device):
+            loss = self.loss(batch)["action"].mean((0, 2))
+            return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
 
     def policy(self):
         """observation [N, B, O], first [N, B] -> action [N, B, A]; carries no state."""

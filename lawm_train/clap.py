@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
 from lawm_data.nets.dists import bounded_gaussian, tanh_gaussian
-from lawm_data.nets.optim import Optimizer, Products, ema, multiplying
+from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.products import Products, multiplying
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import Filter, State
 from lawm_train.lawm import WorldModel
@@ -42,7 +43,7 @@ class Config:
     acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
     stride: int = 4  # every stride-th posterior state starts an imagined rollout
     clip: float = 100.0
-    products: Products = "float32"  # or "bfloat16", see nets.optim.multiplying
+    products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
 
     def __post_init__(self) -> None:
         check_least("agent.clap", self, updates=1, units=1, layers=1, horizon=1, stride=1, lr=0, eps=0, clip=POSITIVE)
@@ -105,7 +106,7 @@ class Agent(nn.Module):
 
     def update(self, states: State, noise: Noise) -> dict[str, Tensor]:
         """One step of actor and critics from posterior states [T, N, B, ...]; returns metrics [N]."""
-        with multiplying(self.config.products):
+        with multiplying(self.config.products, states.feat.device):
             losses = self.loss(states.starts(noise.step, self.config.stride), noise)
             norms = {
                 "actor_norm": self.actor_optimizer.step(losses["actor"].mean((0, 2))),

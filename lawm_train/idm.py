@@ -23,6 +23,7 @@ from lawm_data.errors import UserError
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached, dropping
 from lawm_data.nets.captured import Captured
 from lawm_data.nets.optim import Optimizer
+from lawm_data.nets.products import multiplying
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,10 @@ class InverseDynamics(nn.Module):
 
     def update(self, context: Tensor, action: Tensor, noise: Noise) -> dict[str, Tensor]:
         """One gradient step; returns metrics [N]."""
-        with dropping(self.network, noise):
-            loss = self.loss(context, action)["action"].mean(1)
-        return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
+        with multiplying("float32", action.device):
+            with dropping(self.network, noise):
+                loss = self.loss(context, action)["action"].mean(1)
+            return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
 
     @torch.no_grad()
     def choose(self, held_out: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -24,7 +24,8 @@ from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.dists import balanced_kl, bounded_std, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.filtering import Filtering
-from lawm_data.nets.optim import Optimizer, Products, multiplying
+from lawm_data.nets.optim import Optimizer
+from lawm_data.nets.products import Products, multiplying
 from lawm_data.nets.rssm import RSSM, Filter, State
 from lawm_data.windows import Batch
 from lawm_train.inferred import InferredActions
@@ -66,7 +67,7 @@ class Config:
     weights: Weights = field(default_factory=Weights)
     lr: float = 3e-4
     clip: float = 100.0
-    products: Products = "float32"  # or "bfloat16", see nets.optim.multiplying
+    products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("deter", "stoch", "embed", "hidden", "units", "latent_action"), 1)
@@ -173,7 +174,7 @@ class WorldModel(nn.Module):
             "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
             "state_kl": balanced_kl((seen.states.mean, seen.states.std), prior, c.balance, c.free_nats),
             "latent_kl": self._latent_kl(seen.latent, feat[:-1]),
-            "reward": gaussian_nll(self.reward_head(feat[1:]), batch.reward[..., None], c.reward_sigma),  # eq. 11
+            "reward": gaussian_nll(self.reward_head(feat)[1:], batch.reward[..., None], c.reward_sigma),  # eq. 11
         }
         # action reconstruction, labeled windows only: in the others its place is taken by a KL of a thing with itself
         decoded = self.decode_action(feat[:-1, :, :n], seen.u[:, :, :n])
@@ -185,7 +186,7 @@ class WorldModel(nn.Module):
 
     def update(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], State]:
         """One gradient step. Returns metrics [N] and the posterior states, detached."""
-        with multiplying(self.config.products):
+        with multiplying(self.config.products, batch.reward.device):
             terms, seen = self.loss(batch, noise)
             norm = self.optimizer.step(self.total(terms, batch))
         states = seen.states.map(torch.Tensor.detach)

@@ -18,7 +18,7 @@ from lawm_data.errors import UserError
 from lawm_data.labels import check_fraction
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.nets.captured import Captured
-from lawm_data.nets.optim import multiplying
+from lawm_data.nets.products import multiplying
 from lawm_data.windows import Batch
 from lawm_train import bc, clap, idm, lawm, td3bc
 from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
@@ -139,7 +139,7 @@ class ModelBased:
         return self.world.update(batch, noise)[0]
 
     def _agent_update(self, batch: Batch, observing: Noise, noise: Noise) -> dict[str, Tensor]:
-        with torch.no_grad(), multiplying(self.world.config.products):
+        with torch.no_grad(), multiplying(self.world.config.products, batch.reward.device):
             states = self.world.observe(batch, observing).states
         return self.agent.update(states, noise)
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from lawm_data.config import check_least, check_most
 from lawm_data.nets.blocks import Init, Noise, Normalizer, PlainMLP, by_member, detached, to_members
-from lawm_data.nets.optim import Optimizer, Products, ema, multiplying
+from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.products import Products, multiplying
 from lawm_data.windows import Batch
 
 CRITICS = 2
@@ -37,7 +38,7 @@ class Config:
     noise_clip: float = 0.5
     actor_every: int = 2  # critic updates
     alpha: float = 2.5  # weight of the value against cloning
-    products: Products = "float32"  # or "bfloat16", see nets.optim.multiplying
+    products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
 
     def __post_init__(self) -> None:
         check_least("agent.td3bc", self, updates=1, units=1, layers=1, batch=1, actor_every=1, lr=0)
@@ -86,7 +87,7 @@ class Agent(nn.Module):
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """One step of the critics and, every second time, of actor and targets; returns metrics [N]."""
-        with multiplying(self.config.products):
+        with multiplying(self.config.products, batch.reward.device):
             metrics = self._descend("critic", self.critic_loss(batch, noise), self.critic_optimizer)
             if (noise.step + 1) % self.config.actor_every == 0:
                 metrics |= self._descend("actor", self.actor_loss(batch), self.actor_optimizer)

@@ -19,7 +19,8 @@ from lawm_data.nets.blocks import (
     to_members,
 )
 from lawm_data.nets.filtering import Filtering
-from lawm_data.nets.optim import Optimizer, ema, multiplying
+from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.products import multiplying, onednn_is_exact, step_by_step
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import RSSM, State
 
@@ -244,13 +245,31 @@ def test_ema_moves_by_its_rate():
         torch.testing.assert_close(new, old + 0.25 * (goal - old))
 
 
-def test_products_in_bfloat16_stay_near_and_end_with_their_block():
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_products_are_as_near_as_they_say_and_end_with_their_block(products):
     a, b = torch.randn(2, 64, 128), torch.randn(2, 128, 64)
-    exact = torch.bmm(a, b)
-    with pytest.raises(RuntimeError), multiplying("bfloat16"):
+    before = torch.bmm(a, b)
+    with pytest.raises(RuntimeError), multiplying(products, "cpu"):
         near = torch.bmm(a, b)
-        assert torch.get_float32_matmul_precision() == "medium"
         raise RuntimeError
     assert torch.get_float32_matmul_precision() == "highest"
-    assert (near - exact).abs().max() < 2**-7 * (a.abs() @ b.abs()).max()
-    assert torch.equal(torch.bmm(a, b), exact)
+    assert torch.equal(torch.bmm(a, b), before)
+    exact, bits = torch.bmm(a.double(), b.double()), 7 if products == "bfloat16" and not onednn_is_exact() else 19
+    assert (near - exact).abs().max() < 2**-bits * (a.abs() @ b.abs()).max()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_float32_takes_onednn_where_that_is_exact_but_for_the_steps_of_one_model(monkeypatch, exact):
+    monkeypatch.setattr("lawm_data.nets.products.onednn_is_exact", lambda: exact)
+    by_onednn = "medium" if exact else "highest"
+    with multiplying("float32", "cpu"):
+        assert torch.get_float32_matmul_precision() == by_onednn
+        with step_by_step(torch.zeros(3, 1, 16, 8)):
+            assert torch.get_float32_matmul_precision() == "highest"
+        with step_by_step(torch.zeros(3, 2, 16, 8)):
+            assert torch.get_float32_matmul_precision() == by_onednn
+        assert torch.get_float32_matmul_precision() == by_onednn
+    with multiplying("float32", "cuda"):
+        assert torch.get_float32_matmul_precision() == "highest"
+    with multiplying("bfloat16", "cuda"):
+        assert torch.get_float32_matmul_precision() == "medium"

@@ -183,7 +183,8 @@ def over_time(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if x.dim() == 3:
         return function(x)
     time, models, batch, size = x.shape
-    y = function(x.transpose(0, 1).reshape(models, time * batch, size))
+    # contiguous: oneDNN would copy the rows at each product, and once more, turned, for the gradient of the weights
+    y = function(x.transpose(0, 1).reshape(models, time * batch, size).contiguous())
     return y.view(models, time, batch, y.shape[-1]).transpose(0, 1)
 
 

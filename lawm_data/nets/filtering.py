@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lawm_data.nets.fused import fused
+from lawm_data.nets.products import step_by_step
 from lawm_data.nets.rssm import RSSM, State, along_time
 from lawm_data.nets.unrolled import UnrolledGRU, UnrolledMLP, aten
 
@@ -78,22 +79,30 @@ class Filtering:
         action = self.embed.new_zeros(*shape, self.action.shape[-1])
         self.curves: list[Tensor] = []
         steps = []
-        for t, noise in enumerate(self.noises):
-            h = self.cell.forward(self.input.forward(torch.cat([z, action], -1), t), h)
-            feat, z, mean, std, curve = drawn(self.posterior.forward(h, t), noise, h)
-            steps.append((feat, mean, std))
-            self.curves.append(curve)
-            if t < len(self.action):
-                action = self.act(feat, t)
+        with step_by_step(self.embed):
+            for t, noise in enumerate(self.noises):
+                h = self.cell.forward(self.input.forward(torch.cat([z, action], -1), t), h)
+                feat, z, mean, std, curve = drawn(self.posterior.forward(h, t), noise, h)
+                steps.append((feat, mean, std))
+                self.curves.append(curve)
+                if t < len(self.action):
+                    action = self.act(feat, t)
         return tuple(along_time(field) for field in zip(*steps, strict=True)) + self.end()
 
     def backward(self, feat: Tensor, mean: Tensor, std: Tensor, *others: Tensor) -> list[Tensor | None]:
         """Gradients of embed and of the modules' parameters from those of the loop's results."""
+        self.end_backward(*others)
+        with step_by_step(self.embed):
+            self.go_back(feat, mean, std)
+        own = self.gradients()
+        return [self.embed_gradient(), *own]
+
+    def go_back(self, feat: Tensor, mean: Tensor, std: Tensor) -> None:
+        """Step by step, from the gradients of feat, mean and std; each layer keeps its own."""
         deter, stoch = self.rssm.sizes
         feat = feat.clone()  # what later steps add is added in place
         feats, of_h, of_z = feat.unbind(), feat[..., :deter].unbind(), feat[..., deter:].unbind()
         means, stds = mean.unbind(), std.unbind()
-        self.end_backward(*others)
         action: Tensor | None = None
         for t in reversed(range(len(feats))):
             if action is not None:
@@ -106,8 +115,6 @@ class Filtering:
                 of_z[t - 1].add_(z)
             else:
                 self.input.backward(x)
-        own = self.gradients()
-        return [self.embed_gradient(), *own]
 
 
 class _Node(torch.autograd.Function):

@@ -31,7 +31,7 @@ class UnrolledMLP:
         self.given, self.projected = given, None
         if given is not None:
             sizes = [weights[0].shape[1] - given.shape[-1], given.shape[-1]]
-            weights[0], self.given_weight = weights[0].split(sizes, 1)
+            weights[0], self.given_weight = _parts(weights[0], sizes)
             self.projected = over_time(lambda x: torch.baddbmm(linear[0].bias, x, self.given_weight), given).unbind()
         self.blocks = [_Block(w, one.bias, two) for w, one, two in zip(weights, linear, norm, strict=False)]
         self.last = _Linear(weights[-1], linear[-1].bias) if len(linear) > len(norm) else None
@@ -72,10 +72,11 @@ class UnrolledGRU:
     def __init__(self, cell: GRUCell):
         weight = cell.gates.weight
         self.size = weight.shape[2] // 3
-        self.of_input, self.of_state = weight.split([weight.shape[1] - self.size, self.size], 1)
-        self.bias, self.scale = cell.gates.bias, cell.norm.scale
-        self.shift = cell.norm.shift.clone()
-        self.shift[..., 2 * self.size :] -= 1  # the update gate's bias to keep
+        self.of_input, self.of_state = _parts(weight, [weight.shape[1] - self.size, self.size])
+        self.to_input, self.to_state = (part.mT.contiguous() for part in (self.of_input, self.of_state))
+        shift = cell.norm.shift.clone()
+        shift[..., 2 * self.size :] -= 1  # the update gate's bias to keep
+        self.bias, self.scale, self.shift = cell.gates.bias, _applied(cell.norm.scale), _applied(shift)
         self.steps: list[tuple[Tensor, ...]] = []
         self.back: list[tuple[Tensor, ...]] = []
 
@@ -88,23 +89,24 @@ class UnrolledGRU:
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the newest step's x and h from that of the state it led to."""
-        x, h, before, mean, rstd, *gates = self.steps.pop()
+        x, h, before, mean, rstd, normed, *gates = self.steps.pop()
         of_gates, into, of_h = _gated_backward(gradient, h, before, mean, rstd, self.scale, *gates)
-        self.back.append((x, h, before, mean, rstd, of_gates, into))
-        return torch.bmm(into, self.of_input.mT), torch.baddbmm(of_h, into, self.of_state.mT)
+        self.back.append((x, h, of_gates, into, *_needed(self.scale, before, mean, rstd, normed)))
+        return torch.bmm(into, self.to_input), torch.baddbmm(of_h, into, self.to_state)
 
     def gradients(self) -> list[Tensor]:
-        x, h, *norm = _rows(self.back)
-        weight = torch.bmm(torch.cat([x, h], -1).mT, norm[-1])
-        return [weight, *_bias_and_norm(*norm)]
+        x, h, gradient, into, *norm = _rows(self.back)
+        weight = torch.bmm(torch.cat([x, h], -1).mT, into)
+        return [weight, *_bias_and_norm(gradient, into, *norm)]
 
 
 class _Block:
     """Linear, LayerNorm and swish."""
 
     def __init__(self, weight: Tensor, bias: Tensor, norm: Norm):
-        self.weight, self.bias, self.scale, self.shift = weight, bias, norm.scale, norm.shift
-        self.transposed = weight.mT
+        self.weight, self.bias = weight, bias
+        self.scale, self.shift = _applied(norm.scale), _applied(norm.shift)
+        self.transposed = weight.mT.contiguous()
         self.steps: list[tuple[Tensor, ...]] = []
         self.back: list[tuple[Tensor, ...]] = []
 
@@ -115,21 +117,20 @@ class _Block:
         return after
 
     def backward(self, gradient: Tensor, onto: Tensor | None = None) -> Tensor:
-        x, before, mean, rstd, y = self.steps.pop()
+        x, before, mean, rstd, normed, y = self.steps.pop()
         gradient, into = _activated_backward(gradient, before, mean, rstd, y, self.scale)
-        self.back.append((x, before, mean, rstd, gradient, into))
+        self.back.append((x, gradient, into, *_needed(self.scale, before, mean, rstd, normed)))
         return _times(into, self.transposed, onto)
 
     def gradients(self) -> list[Tensor]:
         """Of weight, bias, scale and shift; keeps `into`, the gradient of Linear's result."""
-        x, *norm = _rows(self.back)
-        self.into = norm[-1]
-        return [torch.bmm(x.mT, self.into), *_bias_and_norm(*norm)]
+        x, gradient, self.into, *norm = _rows(self.back)
+        return [torch.bmm(x.mT, self.into), *_bias_and_norm(gradient, self.into, *norm)]
 
 
 class _Linear:
     def __init__(self, weight: Tensor, bias: Tensor):
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias, self.transposed = weight, bias, weight.mT.contiguous()
         self.steps: list[Tensor] = []
         self.back: list[tuple[Tensor, ...]] = []
 
@@ -139,11 +140,24 @@ class _Linear:
 
     def backward(self, gradient: Tensor) -> Tensor:
         self.back.append((self.steps.pop(), gradient))
-        return torch.bmm(gradient, self.weight.mT)
+        return torch.bmm(gradient, self.transposed)
 
     def gradients(self) -> list[Tensor]:
         x, into = _rows(self.back)
         return [torch.bmm(x.mT, into), into.sum(1, keepdim=True)]
+
+
+def _parts(weight: Tensor, inputs: list[int]) -> list[Tensor]:
+    """[N, I, F] by inputs, each part with memory of its own: oneDNN would copy it at every product.
+
+    It is also a fifth faster with what lies as it is multiplied, so that weights are transposed once for all steps.
+    """
+    return [part.contiguous() for part in weight.split(inputs, 1)]
+
+
+def _applied(scale: Tensor) -> Tensor:
+    """A norm's scale or shift [N, 1, F] as its kernel takes it: [F] of one model, which it can apply itself."""
+    return scale[0, 0] if len(scale) == 1 else scale
 
 
 def _times(x: Tensor, weight: Tensor, onto: Tensor | None) -> Tensor:
@@ -157,9 +171,9 @@ def _rows(back: list[tuple[Tensor, ...]]) -> list[Tensor]:
 
 @fused
 def _activated(before: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
-    """swish(Norm(before)); mean and reciprocal deviation of `before`, and Norm(before)."""
-    y, mean, rstd = _normed(before, scale, shift)
-    return F.silu(y), mean, rstd, y
+    """swish(Norm(before)); mean, reciprocal deviation and `normed` of `before`, and Norm(before)."""
+    y, *kept = _normed(before, scale, shift)
+    return F.silu(y), *kept, y
 
 
 @fused
@@ -173,12 +187,12 @@ def _activated_backward(
 
 @fused
 def _gated(before: Tensor, h: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
-    """The state after h; mean and reciprocal deviation of `before`, and the gates."""
-    gates, mean, rstd = _normed(before, scale, shift)
+    """The state after h; mean, reciprocal deviation and `normed` of `before`, and the gates."""
+    gates, *kept = _normed(before, scale, shift)
     reset, proposal, update = gates.chunk(3, -1)
     reset, update = torch.sigmoid(reset), torch.sigmoid(update)
     candidate = torch.tanh(reset * proposal)
-    return torch.lerp(h, candidate, update), mean, rstd, reset, proposal, update, candidate
+    return torch.lerp(h, candidate, update), *kept, reset, proposal, update, candidate
 
 
 @fused
@@ -206,25 +220,35 @@ def _gated_backward(
     return gates, _normed_backward(gates, before, mean, rstd, scale), gradient - kept
 
 
-def _normed(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Norm(x), and the mean and reciprocal deviation [N, B, 1] that its gradient needs."""
+def _normed(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Norm(x); the mean and reciprocal deviation [N, B, 1] of x; x less its mean, over its deviation, or x itself."""
     size = x.shape[-1:]
-    if len(scale) == 1:  # one model's scale and shift are what the kernel itself can apply
-        return torch.native_layer_norm(x, size, scale[0, 0], shift[0, 0], 1e-5)
+    if scale.dim() == 1:
+        return *torch.native_layer_norm(x, size, scale, shift, 1e-5), x
     normed, mean, rstd = torch.native_layer_norm(x, size, None, None, 1e-5)
-    return torch.addcmul(shift, normed, scale), mean, rstd
+    return torch.addcmul(shift, normed, scale), mean, rstd, normed
 
 
 def _normed_backward(gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, scale: Tensor) -> Tensor:
     size, own = x.shape[-1:], None
-    if len(scale) == 1:
-        own = scale[0, 0]
+    if scale.dim() == 1:
+        own = scale
     else:
         gradient = gradient * scale
     return aten.native_layer_norm_backward(gradient, x, size, mean, rstd, own, None, INPUT_ALONE)[0]
 
 
-def _bias_and_norm(before: Tensor, mean: Tensor, rstd: Tensor, gradient: Tensor, into: Tensor) -> list[Tensor]:
-    """Gradients of a linear layer's bias, and of the scale and shift of the norm behind it, from rows [N, T * B, F]."""
-    normed = (before - mean).mul_(rstd)
-    return [x.sum(1, keepdim=True) for x in (into, normed.mul_(gradient), gradient)]
+def _needed(scale: Tensor, before: Tensor, mean: Tensor, rstd: Tensor, normed: Tensor) -> tuple[Tensor, ...]:
+    """What the gradient of `scale` needs of `_normed`."""
+    return (before, mean, rstd) if scale.dim() == 1 else (normed,)
+
+
+def _bias_and_norm(gradient: Tensor, into: Tensor, x: Tensor, *moments: Tensor) -> list[Tensor]:
+    """Gradients of a linear layer's bias, and of the scale and shift of the norm behind it, from rows [N, T * B, F].
+
+    gradient and into: of the results of norm and linear layer; x and moments: what is `_needed`.
+    """
+    if moments:
+        mean, rstd = moments
+        x = (x - mean).mul_(rstd)
+    return [one.sum(1, keepdim=True) for one in (into, x.mul_(gradient), gradient)]
