@@ -1,8 +1,8 @@
 """How fast this machine trains a method on a dataset: one Markdown table, and a trace of what an update does.
 
 An update's floor is the time that its matrix products would take at the rate of one large product, measured in the same
-run. The rest of its time goes into what small products lose, elementwise work, batches and noise. Products in bfloat16
-may beat the float32 rate. Nothing is asserted: figures depend on the machine.
+run. The rest of its time goes into what small products lose, elementwise work, batches and noise. Products that are
+rounded may beat the float32 rate. Nothing is asserted: figures depend on the machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lawm_data import files
 from lawm_data.bench import Row, header, markdown, median_seconds, told
 from lawm_data.errors import UserError
+from lawm_data.nets.products import multiplying
 from lawm_data.runs import code_commit
 from lawm_train.job import Job, build, load_data
 from lawm_train.methods import Phase
@@ -109,8 +110,9 @@ def matrix_rate(device: str, repeats: int) -> float:
     a, b = (torch.ones(SIDE, SIDE, device=device) for _ in range(2))
 
     def multiply() -> None:
-        for _ in range(PRODUCTS):
-            a @ b
+        with multiplying("float32", device):
+            for _ in range(PRODUCTS):
+                a @ b
         _finish(device)
 
     return 2 * SIDE**3 * PRODUCTS / median_seconds(multiply, repeats)

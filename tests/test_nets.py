@@ -266,8 +266,9 @@ def test_float32_takes_onednn_where_that_is_exact_but_for_the_steps_of_one_model
         assert torch.get_float32_matmul_precision() == by_onednn
         with step_by_step(torch.zeros(3, 1, 16, 8)):
             assert torch.get_float32_matmul_precision() == "highest"
-        with step_by_step(torch.zeros(3, 2, 16, 8)):
-            assert torch.get_float32_matmul_precision() == by_onednn
+        for larger in (torch.zeros(3, 2, 16, 8), torch.zeros(3, 1, 64, 512)):
+            with step_by_step(larger):
+                assert torch.get_float32_matmul_precision() == by_onednn
         assert torch.get_float32_matmul_precision() == by_onednn
     with multiplying("float32", "cuda"):
         assert torch.get_float32_matmul_precision() == "highest"

@@ -16,6 +16,7 @@ from torch import Tensor
 Products = Literal["float32", "bfloat16"]
 
 EXACT = 1e-5  # relative error: float32 leaves 1e-6, bfloat16 factors 2e-3
+SMALL = 1.5e6  # floating-point operations, in which oneDNN gains the 9 us that a call to it takes longer (Zen 5)
 
 
 @contextmanager
@@ -33,9 +34,10 @@ def multiplying(products: Products, device: torch.device | str) -> Iterator[None
 
 @contextmanager
 def step_by_step(like: Tensor) -> Iterator[None]:
-    """Within, products of one step's rows, `like` [..., N, B, F]: of a lone model MKL's, whose calls cost less."""
-    lone = like.shape[-3] == 1 and like.device.type == "cpu"
-    with _precision("highest" if lone else torch.get_float32_matmul_precision()):
+    """Within, products of one step's rows, `like` [..., N, B, F]: small ones of a lone model by PyTorch's choice."""
+    *_, models, rows, size = like.shape
+    small = like.device.type == "cpu" and models == 1 and 2 * rows * size**2 < SMALL
+    with _precision("highest" if small else torch.get_float32_matmul_precision()):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import plain
 import torch
@@ -20,7 +21,8 @@ SIDE = 5  # seeds side by side
 UPDATES = 4  # of each variant, in turn: a multiple of agent.clap.stride and agent.td3bc.actor_every
 TURNS = 6
 HOW = f"recipe {RECIPE}, {UPDATES} updates in turn, best of {TURNS}, processor time"
-PRODUCTS = ("float32", "bfloat16")
+SIZES = dict(deter=512, stoch=64, embed=512, hidden=640, units=512)  # of the recipe `paper`
+PAPER = ("train.batch=64", *(f"model.{name}={size}" for name, size in SIZES.items()))
 Update = Callable[[int], object]
 
 
@@ -33,8 +35,9 @@ def rows(bench: Bench) -> Iterator[Row]:
 def _world_model(bench: Bench) -> Iterator[Row]:
     one, many = (bench.built(seeds, "lawm", "train.joint=false") for seeds in (1, SIDE))
     lone, side = (method.phases(data)[0].step for method, data in (one, many))
-    taken = _in_turn({"plain": _plain_world(*one), "lone": lone, "side": side})
-    how = f"{HOW}; the plain loop {1000 * taken['plain']:.0f} ms"
+    variants = {"plain": _plain_world(*one), "lone": lone, "side": side}
+    taken = _in_turn(variants | {"mkl": _by_mkl(lone), "side mkl": _by_mkl(side)})
+    how = f"{HOW}; the plain loop {_ms(taken['plain'])}"
     for what, ratio, target in (
         ("model update, 1 seed, against a plain loop", taken["plain"] / taken["lone"], "≥ 1.8"),
         (
@@ -43,34 +46,47 @@ def _world_model(bench: Bench) -> Iterator[Row]:
             "≥ 2.5",
         ),
         (f"model update, {SIDE} seeds side by side, against lone runs", SIDE * taken["lone"] / taken["side"], "≥ 1.5"),
+        ("model update, 1 seed, against the same without oneDNN", taken["mkl"] / taken["lone"], ""),
+        (f"model update, {SIDE} seeds, against the same without oneDNN", taken["side mkl"] / taken["side"], ""),
     ):
         yield _row(what, ratio, target, how)
+    method, data = bench.built(1, "lawm", "train.joint=false", *PAPER)
+    taken = _in_turn({"plain": _plain_world(method, data), "lone": method.phases(data)[0].step}, updates=1, turns=3)
+    how = f"sizes of `paper`, 1 update in turn, best of 3, processor time; the plain loop {_ms(taken['plain'])}"
+    yield _row("model update, 1 seed, paper sizes, against a plain loop", taken["plain"] / taken["lone"], "", how)
 
 
 def _agent(bench: Bench) -> Iterator[Row]:
-    """What bfloat16 gains; there is no plain agent."""
-    for seeds, many in ((1, "1 seed"), (SIDE, f"{SIDE} seeds side by side")):
-        variants = {products: _imagining(bench, seeds, products) for products in PRODUCTS}
-        exact, rounded = _in_turn(variants).values()
-        how = f"{HOW}; in float32 {1000 * exact:.0f} ms"
-        yield _row(f"agent update, {many}, products in bfloat16 against float32", exact / rounded, "", how)
+    """What oneDNN gains; there is no plain agent."""
+    for seeds, many in ((1, "1 seed"), (SIDE, f"{SIDE} seeds")):
+        update = _imagining(bench, seeds)
+        taken = _in_turn({"mkl": _by_mkl(update), "onednn": update})
+        how = f"{HOW}; with it {_ms(taken['onednn'])}"
+        ratio = taken["mkl"] / taken["onednn"]
+        yield _row(f"agent update, {many}, against the same without oneDNN", ratio, "", how)
 
 
 def _td3bc(bench: Bench) -> Iterator[Row]:
-    variants = {"plain": _published(*bench.built(1, "td3bc"))}
-    for products in PRODUCTS:
-        method, data = bench.built(SIDE, "td3bc", f"agent.td3bc.products={products}")
-        variants[products] = method.phases(data)[0].step
-    taken = _in_turn(variants)
-    for products in PRODUCTS:
-        how = f"{HOW}; the plain loop {1000 * taken['plain']:.1f} ms, in float32"
-        what = f"TD3+BC, {SIDE} seeds side by side, products in {products}, against a plain loop"
-        yield _row(what, SIDE * taken["plain"] / taken[products], "≥ 3", how)
+    method, data = bench.built(SIDE, "td3bc")
+    taken = _in_turn({"plain": _published(*bench.built(1, "td3bc")), "side": method.phases(data)[0].step})
+    how = f"{HOW}; the plain loop {_ms(taken['plain'])}"
+    ratio = SIDE * taken["plain"] / taken["side"]
+    yield _row(f"TD3+BC, {SIDE} seeds side by side, against a plain loop", ratio, "≥ 3", how)
 
 
-def _imagining(bench: Bench, seeds: int, products: str) -> Update:
+def _by_mkl(update: Update) -> Update:
+    """The same with the library that PyTorch chooses for float32, MKL where it was built with that."""
+
+    def slower(i: int) -> object:
+        with mock.patch("lawm_data.nets.products.onednn_is_exact", lambda: False):
+            return update(i)
+
+    return slower
+
+
+def _imagining(bench: Bench, seeds: int) -> Update:
     """Updates of the agent from states that stay the same."""
-    method, data = bench.built(seeds, "lawm", f"agent.clap.products={products}")
+    method, data = bench.built(seeds, "lawm")
     assert isinstance(method, ModelBased)
     numbers = range(seeds)
     with torch.no_grad():
@@ -112,14 +128,18 @@ def _row(what: str, ratio: float, target: str, how: str) -> Row:
     return Row(what, f"{ratio:.2f} times as fast", target, how)
 
 
-def _in_turn(variants: dict[str, Update]) -> dict[str, float]:
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.{0 if seconds > 0.01 else 1}f} ms"
+
+
+def _in_turn(variants: dict[str, Update], updates: int = UPDATES, turns: int = TURNS) -> dict[str, float]:
     """Seconds of processor time for an update of each, after a warm-up."""
     best = dict.fromkeys(variants, float("inf"))
-    for turn in range(TURNS + 1):
+    for turn in range(turns + 1):
         for name, update in variants.items():
             began = time.process_time()
-            for i in range(UPDATES):
-                update(turn * UPDATES + i)
+            for i in range(updates):
+                update(turn * updates + i)
             if turn:
-                best[name] = min(best[name], (time.process_time() - began) / UPDATES)
+                best[name] = min(best[name], (time.process_time() - began) / updates)
     return best
