@@ -23,8 +23,6 @@ from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import Filter, State
 from lawm_train.lawm import WorldModel
 
-CRITICS = 2
-
 
 @dataclass(frozen=True)
 class Config:
@@ -39,6 +37,7 @@ class Config:
     lambda_: float = 0.95
     eps: float = 2.0  # half width of the support, in standard deviations of the prior
     entropy: float = 0.01
+    critics: int = 2  # a value is the least that their targets give
     target_rate: float = 0.01
     acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
     stride: int = 4  # every stride-th posterior state starts an imagined rollout
@@ -46,13 +45,14 @@ class Config:
     products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
 
     def __post_init__(self) -> None:
-        check_least("agent.clap", self, updates=1, units=1, layers=1, horizon=1, stride=1, lr=0, eps=0, clip=POSITIVE)
+        sizes = dict.fromkeys(("updates", "units", "layers", "horizon", "critics", "stride"), 1)
+        check_least("agent.clap", self, **sizes, lr=0, eps=0, clip=POSITIVE)
         for check, bound in ((check_least, 0), (check_most, 1)):
             check("agent.clap", self, discount=bound, lambda_=bound, target_rate=bound, acting_rate=bound)
 
 
 class Agent(nn.Module):
-    """N actors with two critics each."""
+    """N actors, each with its critics."""
 
     def __init__(self, config: Config, world: WorldModel, seeds: list[int]):
         super().__init__()
@@ -64,7 +64,7 @@ class Agent(nn.Module):
         feat, u = sum(world.rssm.sizes), world.config.latent_action
         init = Init(seeds)
         self.actor = MLP(init, feat, config.units, config.layers, 2 * u)
-        self.critics = MLP(init.ensemble(CRITICS), feat, config.units, config.layers, 1)
+        self.critics = MLP(init.ensemble(config.critics), feat, config.units, config.layers, 1)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         averages = config.acting_rate < 1
         self.averaged = copy.deepcopy(self.actor).requires_grad_(False) if averages else None
@@ -133,4 +133,5 @@ class Agent(nn.Module):
 
     def _values(self, critics: MLP, feat: Tensor) -> Tensor:
         """[T, N, P, D+S] -> [E, T, N, P]"""
-        return by_member(critics(to_members(feat, CRITICS)), CRITICS)[..., 0]
+        members = self.config.critics
+        return by_member(critics(to_members(feat, members)), members)[..., 0]

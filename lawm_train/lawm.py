@@ -61,7 +61,8 @@ class Config:
     reward_sigma: float = 0.3
     action_sigma: float = 0.1
     balance: float = 0.8  # share of the state KL that trains the prior
-    free_nats: float | None = None  # None: 1 for medium-replay and plan2explore, else 0 (Table 2)
+    free_nats: float | None = None  # of the state KL; None: 1 for medium-replay and plan2explore, else 0 (Table 2)
+    latent_free_nats: float = 0.0  # of the latent action's KL
     decoder_grad_unlabeled: bool = True
     unlabeled_weight: float = 1.0
     weights: Weights = field(default_factory=Weights)
@@ -72,7 +73,9 @@ class Config:
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("deter", "stoch", "embed", "hidden", "units", "latent_action"), 1)
         sigmas = dict.fromkeys(("observation_sigma", "reward_sigma", "action_sigma"), POSITIVE)
-        check_least("model", self, **sizes, **sigmas, layers=1, idm_layers=1, balance=0, lr=0, clip=POSITIVE)
+        check_least(
+            "model", self, **sizes, **sigmas, layers=1, idm_layers=1, balance=0, latent_free_nats=0, lr=0, clip=POSITIVE
+        )
         check_most("model", self, balance=1)
 
 
@@ -221,10 +224,9 @@ class WorldModel(nn.Module):
         return Filter(self.rssm, self.embed, self.action_size, lambda feat: self.decode_action(feat, choose(feat)))
 
     def _latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
-        """KL(q(u_t|.) || p(u_t|s_t)), unbalanced, no free nats."""
-        if self.prior_head is None:
-            return kl_standard(*posterior)
-        return kl_gaussian(*posterior, *self.latent_prior(feat))
+        """KL(q(u_t|.) || p(u_t|s_t)), unbalanced."""
+        kl = kl_standard(*posterior) if self.prior_head is None else kl_gaussian(*posterior, *self.latent_prior(feat))
+        return kl.clamp(min=self.config.latent_free_nats)
 
     def _continue_loss(self, feat: Tensor, terminal: Tensor) -> Tensor:
         assert self.continue_head is not None

@@ -75,9 +75,12 @@ def labeled_path(world: WorldModel, batch: Batch) -> Rung:
     }
     kl, spread, ratio = figures
     unused = "the latent action is unused: lower model.action_sigma"
+    narrow = (
+        "u hardly moves the action: where KL(u) is large, the learned prior is narrow; else lower model.action_sigma"
+    )
     lost = "the latent action does not carry the action: lower model.action_sigma, or train the model longer"
     bounds: Bounds = {kl: (2, None), spread: (0.2, None), ratio: (None, 0.3)}
-    bad = {kl: unused, spread: unused, ratio: lost}
+    bad = {kl: unused, spread: narrow, ratio: lost}
     return judged("1 labeled path", figures, bounds, "the latent action carries the action", bad)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import models
+import pytest
 import torch
 
 from lawm_data.nets.blocks import Noise
@@ -12,10 +13,10 @@ from lawm_train import clap
 CONFIG = clap.Config(units=8, layers=1, horizon=3)
 
 
-def agent_of(seeds=(0,), **changes):
+def agent_of(seeds=(0,), critics=2, **changes):
     made = models.windows(seeds=seeds)
     world = models.world(made, **changes)
-    return made, world, clap.Agent(CONFIG, world, list(seeds))
+    return made, world, clap.Agent(replace(CONFIG, critics=critics), world, list(seeds))
 
 
 def states_of(made, world, step=0):
@@ -27,12 +28,13 @@ def start_of(states):
     return states.map(lambda x: x.transpose(0, 1).flatten(1, 2))
 
 
-def test_the_actor_loss_is_minus_the_lambda_return_with_its_log_probability():
-    made, world, agent = agent_of()
+@pytest.mark.parametrize("critics", [1, 2, 3])
+def test_the_actor_loss_is_minus_the_lambda_return_with_its_log_probability(critics):
+    made, world, agent = agent_of(critics=critics)
     start = start_of(states_of(made, world))
     losses = agent.loss(start, Noise([0], "agent", 0))
     feat, log_pi = agent.imagine(start, Noise([0], "agent", 0))
-    value = agent.targets(torch.cat([feat[1:], feat[1:]], 1))[..., 0]  # both critics see the same states
+    value = agent.targets(torch.cat([feat[1:]] * critics, 1))[..., 0]  # all see the same states
     reward = world.reward_head(feat[1:])[..., 0]
     returns = lambda_return(reward, value.amin(1, keepdim=True), 0.99, 0.95)
     torch.testing.assert_close(losses["actor"], 0.01 * log_pi - returns)

@@ -75,7 +75,7 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
         u = q[0] + q[1] * latent_noise[t]
         decoded = np.tanh(mlp(world.action_decoder, np.concatenate([feat, u])))
         p = gaussian(mlp(world.prior_head, feat)) if world.prior_head else (np.zeros_like(u), np.ones_like(u))
-        total += kl(*q, *p)
+        total += max(kl(*q, *p), c.latent_free_nats)
         if labeled:
             total += np.sum((decoded - action[t]) ** 2) / (2 * c.action_sigma**2)
         a = action[t] if labeled else decoded
@@ -85,7 +85,7 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
 @pytest.mark.parametrize("free_nats", [0.0, 1.0])
 def test_the_mixed_objective_equals_its_equations(prior, free_nats):
     made = models.windows(counts=(2, 3))
-    world = models.world(made, prior=prior, free_nats=free_nats).double()
+    world = models.world(made, prior=prior, free_nats=free_nats, latent_free_nats=free_nats).double()
     batch, noise = models.as_double(made.batch(0)), models.DoubleNoise([0], "test", 0)
     terms, _ = world.loss(batch, noise)
     state_noise = noise_of(noise, "test", 7, 5, 4)
