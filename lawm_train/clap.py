@@ -37,7 +37,7 @@ class Config:
     lambda_: float = 0.95
     eps: float = 2.0  # half width of the support, in standard deviations of the prior
     entropy: float = 0.01
-    critics: int = 2  # a value is the least that their targets give
+    critics: int = 2  # a value is the least that their targets give; argmax-ai/aime's number
     target_rate: float = 0.01
     acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
     stride: int = 4  # every stride-th posterior state starts an imagined rollout

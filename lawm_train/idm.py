@@ -94,7 +94,7 @@ class InverseDynamics(nn.Module):
         """Keep each model's weights if its error on its own held-out rows is the lowest so far; metrics [N]."""
         errors = []
         for k, (context, action) in enumerate(held_out):
-            predicted = detached(self.network, context[None], slice(k, k + 1))[0]
+            predicted = self._predicted(self.network, context, k)
             errors.append((predicted - action).square().sum(-1).mean())
         error = torch.stack(errors)
         better = (error < self.error)[:, None, None]
@@ -109,9 +109,14 @@ class InverseDynamics(nn.Module):
         for episode in episodes:
             if episode.action is None:
                 context = torch.from_numpy(windows.contexts(episode.observation, self.config.radius))
-                predicted = detached(self.chosen, context[None].to(self.error.device), slice(model, model + 1))
-                episode = replace(episode, action=predicted[0].cpu().numpy())
+                predicted = self._predicted(self.chosen, context.to(self.error.device), model)
+                episode = replace(episode, action=predicted.cpu().numpy())
             yield episode
+
+    def _predicted(self, network: Network, context: Tensor, model: int) -> Tensor:
+        """Actions [B, A] of one model's network for contexts [B, ...]."""
+        with multiplying("float32", context.device):
+            return detached(network, context[None], slice(model, model + 1))[0]
 
 
 def lessons(

@@ -62,7 +62,7 @@ class Config:
     action_sigma: float = 0.1
     balance: float = 0.8  # share of the state KL that trains the prior
     free_nats: float | None = None  # of the state KL; None: 1 for medium-replay and plan2explore, else 0 (Table 2)
-    latent_free_nats: float = 0.0  # of the latent action's KL
+    latent_free_nats: float = 0.0  # of the latent action's KL; the paper has none
     decoder_grad_unlabeled: bool = True
     unlabeled_weight: float = 1.0
     weights: Weights = field(default_factory=Weights)
@@ -135,6 +135,12 @@ class WorldModel(nn.Module):
             return Gaussian(mean, mean + 1)
         return _gaussian(self.prior_head(feat))
 
+    def latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
+        """KL(q(u_t|.) || p(u_t|s_t)) in nats, unbalanced, [..., N, B]."""
+        if self.prior_head is None:
+            return kl_standard(*posterior)
+        return kl_gaussian(*posterior, *self.latent_prior(feat))
+
     def observe(self, batch: Batch, noise: Noise) -> Observed:
         """Infer states, latent actions and actions: eq. 3 for the labeled windows, `InferredActions` for the others."""
         length, size, n = len(batch.action), batch.observation.shape[2], batch.num_labeled
@@ -176,8 +182,8 @@ class WorldModel(nn.Module):
         terms = {
             "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
             "state_kl": balanced_kl((seen.states.mean, seen.states.std), prior, c.balance, c.free_nats),
-            "latent_kl": self._latent_kl(seen.latent, feat[:-1]),
-            "reward": gaussian_nll(self.reward_head(feat)[1:], batch.reward[..., None], c.reward_sigma),  # eq. 11
+            "latent_kl": self.latent_kl(seen.latent, feat[:-1]).clamp(min=c.latent_free_nats),
+            "reward": gaussian_nll(self.reward_head(feat[1:]), batch.reward[..., None], c.reward_sigma),  # eq. 11
         }
         # action reconstruction, labeled windows only: in the others its place is taken by a KL of a thing with itself
         decoded = self.decode_action(feat[:-1, :, :n], seen.u[:, :, :n])
@@ -222,11 +228,6 @@ class WorldModel(nn.Module):
     def filter(self, choose: Callable[[Tensor], Tensor]) -> Filter:
         """Acts with the decoder's mean of the u [N, B, U] that `choose` gives for feat [N, B, D+S]."""
         return Filter(self.rssm, self.embed, self.action_size, lambda feat: self.decode_action(feat, choose(feat)))
-
-    def _latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
-        """KL(q(u_t|.) || p(u_t|s_t)), unbalanced."""
-        kl = kl_standard(*posterior) if self.prior_head is None else kl_gaussian(*posterior, *self.latent_prior(feat))
-        return kl.clamp(min=self.config.latent_free_nats)
 
     def _continue_loss(self, feat: Tensor, terminal: Tensor) -> Tensor:
         assert self.continue_head is not None

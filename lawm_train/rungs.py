@@ -64,23 +64,23 @@ def not_walked(name: str, reason: str) -> Rung:
 
 def labeled_path(world: WorldModel, batch: Batch) -> Rung:
     """Rung 1, on held-out labeled windows."""
-    terms, seen = world.loss(batch, Noise([0], "diagnostics", 0))
+    seen = world.observe(batch, Noise([0], "diagnostics", 0))
     feat = seen.states.feat[:-1]
     decoded = world.decode_action(feat, seen.latent.mean)
     error = (decoded - batch.action).square().mean() / batch.action.var(dim=(0, 1, 2)).mean()
     figures = {
-        "KL(u) nats": float(terms["latent_kl"].mean()),
+        "KL(u) nats": float(world.latent_kl(seen.latent, feat).mean()),
         "spread of the decoded action": action_spread(world, feat),
         "held-out action error / variance": float(error),
     }
     kl, spread, ratio = figures
     unused = "the latent action is unused: lower model.action_sigma"
-    narrow = (
-        "u hardly moves the action: where KL(u) is large, the learned prior is narrow; else lower model.action_sigma"
-    )
+    ignored = "the decoder ignores u: lower model.action_sigma"
+    narrow = "u of the learned prior hardly moves the action: that prior is narrow, or the decoder ignores u"
     lost = "the latent action does not carry the action: lower model.action_sigma, or train the model longer"
     bounds: Bounds = {kl: (2, None), spread: (0.2, None), ratio: (None, 0.3)}
-    bad = {kl: unused, spread: narrow, ratio: lost}
+    still = unused if figures[kl] <= 2 else ignored if world.prior_head is None else narrow
+    bad = {kl: unused, spread: still, ratio: lost}
     return judged("1 labeled path", figures, bounds, "the latent action carries the action", bad)
 
 

@@ -97,7 +97,28 @@ def test_1_a_decoder_that_ignores_u_fails(trained):
     world.action_decoder.layers[0].weight[:, -world.config.latent_action :] = 0
     rung = rungs.labeled_path(world, batch)
     assert not rung.passed and rung.figures["spread of the decoded action"] < 1e-6
-    assert "hardly moves the action" in rung.verdict and "does not carry" in rung.verdict
+    assert "the decoder ignores u" in rung.verdict and "does not carry" in rung.verdict
+    assert "prior" not in rung.verdict and "unused" not in rung.verdict
+
+
+@pytest.mark.parametrize("free", [0.0, 3.0])
+def test_1_a_posterior_that_says_nothing_fails_whatever_nats_are_free(trained, monkeypatch, free):
+    world, _, batch = trained
+    monkeypatch.setattr(world, "config", replace(world.config, latent_free_nats=free))
+    last(world.action_posterior).weight.zero_()
+    last(world.action_posterior).bias.zero_()
+    rung = rungs.labeled_path(world, batch)
+    assert not rung.passed and rung.figures["KL(u) nats"] < 2 and "unused" in rung.verdict
+
+
+@torch.no_grad()
+def test_1_a_narrow_learned_prior_is_told():
+    made = models.windows(counts=(5, 0))
+    world = models.world(made, prior="learned")
+    last(world.prior_head).weight.zero_()
+    last(world.prior_head).bias[:] = torch.tensor([5.0] * 3 + [-20.0] * 3)  # mean and deviation of u
+    rung = rungs.labeled_path(world, made.batch(0))
+    assert rung.figures["KL(u) nats"] > 2 and "u of the learned prior" in rung.verdict
 
 
 def inferred(world):

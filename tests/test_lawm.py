@@ -82,10 +82,10 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
 
 
 @pytest.mark.parametrize("prior", ["standard", "learned"])
-@pytest.mark.parametrize("free_nats", [0.0, 1.0])
-def test_the_mixed_objective_equals_its_equations(prior, free_nats):
+@pytest.mark.parametrize(("free_nats", "latent_free_nats"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.5)])
+def test_the_mixed_objective_equals_its_equations(prior, free_nats, latent_free_nats):
     made = models.windows(counts=(2, 3))
-    world = models.world(made, prior=prior, free_nats=free_nats, latent_free_nats=free_nats).double()
+    world = models.world(made, prior=prior, free_nats=free_nats, latent_free_nats=latent_free_nats).double()
     batch, noise = models.as_double(made.batch(0)), models.DoubleNoise([0], "test", 0)
     terms, _ = world.loss(batch, noise)
     state_noise = noise_of(noise, "test", 7, 5, 4)

@@ -20,7 +20,6 @@ from lawm_data.nets.blocks import (
 )
 from lawm_data.nets.filtering import Filtering
 from lawm_data.nets.optim import Optimizer, ema
-from lawm_data.nets.products import multiplying, onednn_is_exact, step_by_step
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import RSSM, State
 
@@ -210,15 +209,17 @@ def test_optimizer_equals_adam_with_clipped_gradients_on_a_lone_model():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_poisoning_one_model_leaves_the_other():
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_poisoning_one_model_leaves_the_other(value):
     def trained(poison):
         mlp = MLP(Init([0, 1]), 3, 8, 1, 1)
         optimizer = Optimizer([mlp], 2, lr=1e-2, clip=0.1)
         for step in range(4):
             x = drawn(2, 16, 3, seed=step).float()
             if poison:
-                x[1] = float("nan")
+                x[1] = value
             optimizer.step(regression(mlp, x))
+        assert all(torch.isfinite(moments).all() for moments in optimizer.state().values())
         return [p.detach() for p in mlp.parameters()]
 
     for healthy, beside in zip(trained(False), trained(True), strict=True):
@@ -243,34 +244,3 @@ def test_ema_moves_by_its_rate():
     ema(target, source, 0.25)
     for old, new, goal in zip(before, target.parameters(), source.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.25 * (goal - old))
-
-
-@pytest.mark.parametrize("products", ["float32", "bfloat16"])
-def test_products_are_as_near_as_they_say_and_end_with_their_block(products):
-    a, b = torch.randn(2, 64, 128), torch.randn(2, 128, 64)
-    before = torch.bmm(a, b)
-    with pytest.raises(RuntimeError), multiplying(products, "cpu"):
-        near = torch.bmm(a, b)
-        raise RuntimeError
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert torch.equal(torch.bmm(a, b), before)
-    exact, bits = torch.bmm(a.double(), b.double()), 7 if products == "bfloat16" and not onednn_is_exact() else 19
-    assert (near - exact).abs().max() < 2**-bits * (a.abs() @ b.abs()).max()
-
-
-@pytest.mark.parametrize("exact", [True, False])
-def test_float32_takes_onednn_where_that_is_exact_but_for_the_steps_of_one_model(monkeypatch, exact):
-    monkeypatch.setattr("lawm_data.nets.products.onednn_is_exact", lambda: exact)
-    by_onednn = "medium" if exact else "highest"
-    with multiplying("float32", "cpu"):
-        assert torch.get_float32_matmul_precision() == by_onednn
-        with step_by_step(torch.zeros(3, 1, 16, 8)):
-            assert torch.get_float32_matmul_precision() == "highest"
-        for larger in (torch.zeros(3, 2, 16, 8), torch.zeros(3, 1, 64, 512)):
-            with step_by_step(larger):
-                assert torch.get_float32_matmul_precision() == by_onednn
-        assert torch.get_float32_matmul_precision() == by_onednn
-    with multiplying("float32", "cuda"):
-        assert torch.get_float32_matmul_precision() == "highest"
-    with multiplying("bfloat16", "cuda"):
-        assert torch.get_float32_matmul_precision() == "medium"

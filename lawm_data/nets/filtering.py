@@ -79,7 +79,7 @@ class Filtering:
         action = self.embed.new_zeros(*shape, self.action.shape[-1])
         self.curves: list[Tensor] = []
         steps = []
-        with step_by_step(self.embed):
+        with step_by_step(h):
             for t, noise in enumerate(self.noises):
                 h = self.cell.forward(self.input.forward(torch.cat([z, action], -1), t), h)
                 feat, z, mean, std, curve = drawn(self.posterior.forward(h, t), noise, h)
@@ -92,7 +92,7 @@ class Filtering:
     def backward(self, feat: Tensor, mean: Tensor, std: Tensor, *others: Tensor) -> list[Tensor | None]:
         """Gradients of embed and of the modules' parameters from those of the loop's results."""
         self.end_backward(*others)
-        with step_by_step(self.embed):
+        with step_by_step(feat[0, ..., : self.rssm.sizes[0]]):
             self.go_back(feat, mean, std)
         own = self.gradients()
         return [self.embed_gradient(), *own]

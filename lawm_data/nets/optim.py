@@ -28,9 +28,9 @@ class Optimizer:
         loss.sum().backward(inputs=[p for _, p in self.named])
         gradients = [p.grad for _, p in self.named if p.grad is not None]
         norm = torch.stack([torch.linalg.vector_norm(g.view(self.models, -1), dim=1) for g in gradients]).norm(dim=0)
-        scale = (self.clip / (norm + 1e-6)).clamp(max=1).masked_fill(~torch.isfinite(norm), 0)
-        for g in gradients:  # what is not finite leaves NaN here; masks that broadcast are several times as slow
-            g.view(self.models, -1).mul_(scale[:, None]).nan_to_num_(0, 0, 0)
+        scale = (self.clip / (norm + 1e-6)).clamp(max=1)  # 0 or NaN of a model that failed
+        for g in gradients:
+            g.view(self.models, -1).mul_(scale[:, None]).nan_to_num_(0)
         self.adam.step()
         return norm
 

@@ -1,6 +1,8 @@
-"""Matrix products: by which library, and in which precision their factors are.
+"""Matrix products: by which library, and in which precision their factors are. The setting is the process's.
 
-Shapes: N models, B rows, F features.
+PyTorch gives a CPU's float32 products to MKL, and to oneDNN only where oneDNN may round them to bfloat16. On CPUs with
+AVX-512 but no bfloat16 matrix unit it takes them and does not round: large ones then take less than half the time on
+AMD's Zen 5, the only such processor that was measured.
 """
 
 from __future__ import annotations
@@ -16,48 +18,57 @@ from torch import Tensor
 Products = Literal["float32", "bfloat16"]
 
 EXACT = 1e-5  # relative error: float32 leaves 1e-6, bfloat16 factors 2e-3
-SMALL = 1.5e6  # floating-point operations, in which oneDNN gains the 9 us that a call to it takes longer (Zen 5)
+SMALL = 2e6  # floating-point operations, in which oneDNN gains the 9 us that a call to it takes longer (Zen 5)
 
 
 @contextmanager
-def multiplying(products: Products, device: torch.device | str) -> Iterator[None]:
-    """Within, matrix products take their factors in `products`, where the device can; sums stay float32.
+def multiplying(precision: Products, device: torch.device | str) -> Iterator[None]:
+    """Within, matrix products take their factors in `precision`; sums stay float32.
 
-    A CPU rounds to bfloat16, 8 bits, if it has AMX; a GPU to TF32, 11 bits. On other CPUs both mean float32, by oneDNN:
-    where the processor is AMD's, large products then take less than half of what MKL, PyTorch's choice, takes.
+    bfloat16: a GPU takes TF32, 11 bits; a CPU rounds to 8 bits where its kernels do, and else stays float32.
     """
-    on_cpu = torch.device(device).type == "cpu"
-    rounds = products == "bfloat16" or (on_cpu and onednn_is_exact())
-    with _precision("medium" if rounds else "highest"):
-        yield
-
-
-@contextmanager
-def step_by_step(like: Tensor) -> Iterator[None]:
-    """Within, products of one step's rows, `like` [..., N, B, F]: small ones of a lone model by PyTorch's choice."""
-    *_, models, rows, size = like.shape
-    small = like.device.type == "cpu" and models == 1 and 2 * rows * size**2 < SMALL
-    with _precision("highest" if small else torch.get_float32_matmul_precision()):
-        yield
-
-
-@functools.cache
-def onednn_is_exact() -> bool:
-    """Whether "medium" leaves float32 products as they are on this CPU.
-
-    PyTorch hands float32 products to oneDNN only where it may round them, which oneDNN does on processors with AMX.
-    """
-    a, b = torch.randn(2, 1, 256, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    with _precision("medium"):
-        found = [torch.bmm(a.float(), b.float()), torch.mm(a[0].float(), b[0].float())[None]]
-    return all(float((x - a @ b).abs().max() / (a @ b).abs().max()) < EXACT for x in found)
-
-
-@contextmanager
-def _precision(name: str) -> Iterator[None]:
+    if torch.device(device).type == "cpu":
+        with _may_round(precision == "bfloat16" or rounding_is_exact()):
+            yield
+        return
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
+    torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def step_by_step(h: Tensor) -> Iterator[None]:
+    """Within, a loop's products on states like `h` [N, B, D]: small ones in float32 by PyTorch's choice."""
+    models, rows, size = h.shape
+    if h.device.type == "cpu" and 2 * models * rows * size**2 < SMALL and rounding_is_exact():
+        with _may_round(False):
+            yield
+    else:
+        yield
+
+
+@functools.cache
+def rounding_is_exact() -> bool:
+    """Whether float32 products that may be rounded to bfloat16 stay as they are on this CPU."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    a, b = (torch.randn(1, 256, 256, generator=generator, dtype=torch.float64, device="cpu") for _ in range(2))
+    x, y, zero = a.float(), b.float(), torch.zeros(1, 1, 256, device="cpu")
+    with _may_round(True):
+        found = [torch.bmm(x, y), torch.mm(x[0], y[0])[None], torch.baddbmm(zero, x, y)]
+        found += [torch.bmm(x.mT.contiguous().mT, y), torch.bmm(x, y.mT.contiguous().mT)]
+    return all(float((z - a @ b).abs().max() / (a @ b).abs().max()) < EXACT for z in found)
+
+
+@contextmanager
+def _may_round(yes: bool) -> Iterator[None]:
+    """On a CPU. The setting of its own, as PyTorch's for all devices fails once a user has set one device's."""
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch declares the module without it
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16" if yes else "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

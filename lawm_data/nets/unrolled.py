@@ -148,9 +148,9 @@ class _Linear:
 
 
 def _parts(weight: Tensor, inputs: list[int]) -> list[Tensor]:
-    """[N, I, F] by inputs, each part with memory of its own: oneDNN would copy it at every product.
+    """[N, I, F] by inputs, each part dense: oneDNN would copy it at every product.
 
-    It is also a fifth faster with what lies as it is multiplied, so that weights are transposed once for all steps.
+    It is also faster with what lies as it is multiplied, so that weights are transposed once for all steps.
     """
     return [part.contiguous() for part in weight.split(inputs, 1)]
 

@@ -105,15 +105,15 @@ class Bench:
             f"two batches of {size} windows ({1000 * batch:.2f} ms each) in one update of model and one of agent",
         )
 
-    def built(self, seeds: int, name: str = METHOD, *settings: str) -> tuple[Method, Windowed]:
+    def built(self, seeds: int, name: str = METHOD, *settings: str, recipe: str = RECIPE) -> tuple[Method, Windowed]:
         """A method of the recipe and the data that it trains on."""
-        job = self._job(seeds, name, *settings)
+        job = self._job(seeds, name, *settings, recipe=recipe)
         data = load_data(job)
         return build(job, data), data
 
-    def _job(self, seeds: int, name: str = METHOD, *settings: str) -> Job:
-        configs = config.load(RECIPE, settings, policy.SECTIONS, {})
-        return Job(self.dataset, self.slice, name, range(seeds), configs, RECIPE)
+    def _job(self, seeds: int, name: str = METHOD, *settings: str, recipe: str = RECIPE) -> Job:
+        configs = config.load(recipe, settings, policy.SECTIONS, {})
+        return Job(self.dataset, self.slice, name, range(seeds), configs, recipe)
 
     def _windows(self, batch: int, seeds: int = 1) -> Batches:
         """Windows for each seed, half of them labeled."""
