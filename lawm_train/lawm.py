@@ -179,11 +179,12 @@ class WorldModel(nn.Module):
         seen = self.observe(batch, noise)
         feat = seen.states.feat
         prior = Gaussian(*self.rssm.prior(seen.states.parts[0]))
+        reward = self.reward_head(feat)[1:]  # not feat[1:], whose gradient would be padded to feat's size and added
         terms = {
             "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
             "state_kl": balanced_kl((seen.states.mean, seen.states.std), prior, c.balance, c.free_nats),
             "latent_kl": self.latent_kl(seen.latent, feat[:-1]).clamp(min=c.latent_free_nats),
-            "reward": gaussian_nll(self.reward_head(feat[1:]), batch.reward[..., None], c.reward_sigma),  # eq. 11
+            "reward": gaussian_nll(reward, batch.reward[..., None], c.reward_sigma),  # eq. 11
         }
         # action reconstruction, labeled windows only: in the others its place is taken by a KL of a thing with itself
         decoded = self.decode_action(feat[:-1, :, :n], seen.u[:, :, :n])
