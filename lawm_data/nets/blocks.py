@@ -108,7 +108,7 @@ class PlainMLP(nn.Module):
         super().__init__()
         blocks: list[nn.Module] = []
         for size in [inputs] + [units] * (layers - 1):
-            blocks += [Linear(init, size, units), nn.ReLU()]
+            blocks += [Linear(init, size, units), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*blocks, Linear(init, units, outputs))
 
     def forward(self, x: Tensor) -> Tensor:

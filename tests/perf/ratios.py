@@ -1,4 +1,7 @@
-"""Updates beside those of plain loops, in turn in one process: what slows the machine slows both."""
+"""Updates beside those of plain loops, in turn in one process: what slows the machine slows both.
+
+Where oneDNN multiplies in float32 (see nets.products) the rows tell what it gains, where it rounds what bfloat16 gains.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from published import Published
 
 from lawm_data.bench import Row
 from lawm_data.nets.blocks import Noise
-from lawm_data.nets.products import multiplying
+from lawm_data.nets.products import multiplying, rounding_is_exact
 from lawm_train import td3bc
 from lawm_train.data import Windowed
 from lawm_train.methods import Method, ModelBased, ModelFree
@@ -27,59 +30,95 @@ Update = Callable[[int], object]
 
 def rows(bench: Bench) -> Iterator[Row]:
     yield from _world_model(bench)
+    yield from _paper(bench)
     yield from _agent(bench)
     yield from _td3bc(bench)
 
 
 def _world_model(bench: Bench) -> Iterator[Row]:
-    one, many = (bench.built(seeds, "lawm", "train.joint=false") for seeds in (1, SIDE))
-    lone, side = (method.phases(data)[0].step for method, data in (one, many))
+    two_phases = "train.joint=false"
+    one = bench.built(1, "lawm", two_phases)
+    lone, side = _step(one), _step(bench.built(SIDE, "lawm", two_phases))
     loop = _plain_world(*one)
-    variants = {"plain": loop, "plain onednn": _by_onednn(loop), "lone": lone, "side": side}
-    taken = _in_turn(variants | {"mkl": _by_mkl(lone), "side mkl": _by_mkl(side)})
-    how = f"{HOW}; the plain loop {_ms(taken['plain'])}"
-    for what, ratio, target in (
-        ("model update, 1 seed, against a plain loop", taken["plain"] / taken["lone"], "≥ 1.8"),
-        (
-            f"model update, {SIDE} seeds side by side, against a plain loop",
-            SIDE * taken["plain"] / taken["side"],
-            "≥ 2.5",
-        ),
-        (f"model update, {SIDE} seeds side by side, against lone runs", SIDE * taken["lone"] / taken["side"], "≥ 1.5"),
-        ("model update, 1 seed, against a plain loop by oneDNN", taken["plain onednn"] / taken["lone"], ""),
-        (
-            f"model update, {SIDE} seeds side by side, against a plain loop by oneDNN",
-            SIDE * taken["plain onednn"] / taken["side"],
-            "",
-        ),
-        ("model update, 1 seed, against the same without oneDNN", taken["mkl"] / taken["lone"], ""),
-        (f"model update, {SIDE} seeds, against the same without oneDNN", taken["side mkl"] / taken["side"], ""),
-    ):
-        yield _row(what, ratio, target, how)
-    method, data = bench.built(1, "lawm", recipe="paper")
-    taken = _in_turn({"plain": _plain_world(method, data), "lone": method.phases(data)[0].step}, updates=1, turns=3)
-    how = f"recipe paper, 1 update in turn, best of 3, processor time; the plain loop {_ms(taken['plain'])}"
-    yield _row("model update, 1 seed, paper sizes, against a plain loop", taken["plain"] / taken["lone"], "", how)
+    variants = {"plain": loop, "lone": lone, "side": side}
+    if rounding_is_exact():
+        variants |= {"plain onednn": _by_onednn(loop), "mkl": _by_mkl(lone), "side mkl": _by_mkl(side)}
+    else:
+        rounding = (two_phases, "model.products=bfloat16")
+        variants |= {name: _step(bench.built(n, "lawm", *rounding)) for name, n in (("bf16", 1), ("side bf16", SIDE))}
+    many = f"model update, {SIDE} seeds side by side"
+    yield from _compared(
+        _in_turn(variants),
+        HOW,
+        ("model update, 1 seed, against a plain loop", "plain", 1, "lone", "≥ 1.8"),
+        (f"{many}, against a plain loop", "plain", SIDE, "side", "≥ 2.5"),
+        (f"{many}, against lone runs", "lone", SIDE, "side", "≥ 1.5"),
+        ("model update, 1 seed, against a plain loop by oneDNN", "plain onednn", 1, "lone", ""),
+        (f"{many}, against a plain loop by oneDNN", "plain onednn", SIDE, "side", ""),
+        ("model update, 1 seed, against the same without oneDNN", "mkl", 1, "lone", ""),
+        (f"{many}, against the same without oneDNN", "side mkl", 1, "side", ""),
+        ("model update, 1 seed, bfloat16, against a plain loop", "plain", 1, "bf16", ""),
+        (f"{many}, bfloat16, against a plain loop", "plain", SIDE, "side bf16", ""),
+    )
+
+
+def _paper(bench: Bench) -> Iterator[Row]:
+    one = bench.built(1, "lawm", recipe="paper")
+    variants = {"plain": _plain_world(*one), "lone": _step(one)}
+    if not rounding_is_exact():
+        variants["bf16"] = _step(bench.built(1, "lawm", "model.products=bfloat16", recipe="paper"))
+    yield from _compared(
+        _in_turn(variants, updates=1, turns=3),
+        "recipe paper, 1 update in turn, best of 3, processor time",
+        ("model update, 1 seed, paper sizes, against a plain loop", "plain", 1, "lone", ""),
+        ("model update, 1 seed, paper sizes, bfloat16, against a plain loop", "plain", 1, "bf16", "≥ 1.5 with AMX"),
+    )
 
 
 def _agent(bench: Bench) -> Iterator[Row]:
-    """What oneDNN gains; there is no plain agent."""
+    """What another library or precision gains; there is no plain agent."""
     for seeds, many in ((1, "1 seed"), (SIDE, f"{SIDE} seeds")):
-        update = _imagining(bench, seeds)
-        taken = _in_turn({"mkl": _by_mkl(update), "onednn": update})
-        how = f"{HOW}; with it {_ms(taken['onednn'])}"
-        ratio = taken["mkl"] / taken["onednn"]
-        yield _row(f"agent update, {many}, against the same without oneDNN", ratio, "", how)
+        plain = _imagining(bench, seeds)
+        if rounding_is_exact():
+            variants = {"plain": _by_mkl(plain), "onednn": plain}
+        else:
+            variants = {"plain": plain, "bf16": _imagining(bench, seeds, "agent.clap.products=bfloat16")}
+        yield from _compared(
+            _in_turn(variants),
+            HOW,
+            (f"agent update, {many}, against the same without oneDNN", "plain", 1, "onednn", ""),
+            (f"agent update, {many}, bfloat16, against float32", "plain", 1, "bf16", ""),
+        )
 
 
 def _td3bc(bench: Bench) -> Iterator[Row]:
-    method, data = bench.built(SIDE, "td3bc")
     loop = _published(*bench.built(1, "td3bc"))
-    taken = _in_turn({"plain": loop, "by oneDNN": _by_onednn(loop), "side": method.phases(data)[0].step})
-    how = f"{HOW}; the plain loop {_ms(taken['plain'])}"
-    what = f"TD3+BC, {SIDE} seeds side by side, against a plain loop"
-    yield _row(what, SIDE * taken["plain"] / taken["side"], "≥ 3", how)
-    yield _row(f"{what} by oneDNN", SIDE * taken["by oneDNN"] / taken["side"], "", how)
+    variants = {"plain": loop, "side": _step(bench.built(SIDE, "td3bc"))}
+    if rounding_is_exact():
+        variants["plain onednn"] = _by_onednn(loop)
+    else:
+        variants["side bf16"] = _step(bench.built(SIDE, "td3bc", "agent.td3bc.products=bfloat16"))
+    what = f"TD3+BC, {SIDE} seeds side by side"
+    yield from _compared(
+        _in_turn(variants),
+        HOW,
+        (f"{what}, against a plain loop", "plain", SIDE, "side", "≥ 3"),
+        (f"{what}, against a plain loop by oneDNN", "plain onednn", SIDE, "side", ""),
+        (f"{what}, bfloat16, against a plain loop", "plain", SIDE, "side bf16", "≥ 3"),
+    )
+
+
+def _compared(taken: dict[str, float], how: str, *pairs: tuple[str, str, int, str, str]) -> Iterator[Row]:
+    """A row for each (what, slower, how many runs of it, faster, target) of which both were timed."""
+    how = f"{how}; {_ms(taken['plain'])} plain"
+    for what, slower, runs, faster, target in pairs:
+        if slower in taken and faster in taken:
+            yield Row(what, f"{runs * taken[slower] / taken[faster]:.2f} times as fast", target, how)
+
+
+def _step(built: tuple[Method, Windowed]) -> Update:
+    method, data = built
+    return method.phases(data)[0].step
 
 
 def _by_mkl(update: Update) -> Update:
@@ -102,9 +141,9 @@ def _by_onednn(update: Update) -> Update:
     return faster
 
 
-def _imagining(bench: Bench, seeds: int) -> Update:
+def _imagining(bench: Bench, seeds: int, *settings: str) -> Update:
     """Updates of the agent from states that stay the same."""
-    method, data = bench.built(seeds, "lawm")
+    method, data = bench.built(seeds, "lawm", *settings)
     assert isinstance(method, ModelBased)
     numbers = range(seeds)
     with torch.no_grad():
@@ -140,10 +179,6 @@ def _published(method: Method, data: Windowed) -> Update:
         return published.train(state, batch.action[0, 0], batch.reward[0, 0, :, None], following, ended, noise)
 
     return update
-
-
-def _row(what: str, ratio: float, target: str, how: str) -> Row:
-    return Row(what, f"{ratio:.2f} times as fast", target, how)
 
 
 def _ms(seconds: float) -> str:
