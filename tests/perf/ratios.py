@@ -49,7 +49,7 @@ def _world_model(bench: Bench) -> Iterator[Row]:
     many = f"model update, {SIDE} seeds side by side"
     yield from _compared(
         _in_turn(variants),
-        HOW,
+        f"{HOW}; the plain loop",
         ("model update, 1 seed, against a plain loop", "plain", 1, "lone", "≥ 1.8"),
         (f"{many}, against a plain loop", "plain", SIDE, "side", "≥ 2.5"),
         (f"{many}, against lone runs", "lone", SIDE, "side", "≥ 1.5"),
@@ -69,7 +69,7 @@ def _paper(bench: Bench) -> Iterator[Row]:
         variants["bf16"] = _step(bench.built(1, "lawm", "model.products=bfloat16", recipe="paper"))
     yield from _compared(
         _in_turn(variants, updates=1, turns=3),
-        "recipe paper, 1 update in turn, best of 3, processor time",
+        "recipe paper, 1 update in turn, best of 3, processor time; the plain loop",
         ("model update, 1 seed, paper sizes, against a plain loop", "plain", 1, "lone", ""),
         ("model update, 1 seed, paper sizes, bfloat16, against a plain loop", "plain", 1, "bf16", "≥ 1.5 with AMX"),
     )
@@ -85,7 +85,7 @@ def _agent(bench: Bench) -> Iterator[Row]:
             variants = {"plain": plain, "bf16": _imagining(bench, seeds, "agent.clap.products=bfloat16")}
         yield from _compared(
             _in_turn(variants),
-            HOW,
+            f"{HOW}; the slower",
             (f"agent update, {many}, against the same without oneDNN", "plain", 1, "onednn", ""),
             (f"agent update, {many}, bfloat16, against float32", "plain", 1, "bf16", ""),
         )
@@ -101,7 +101,7 @@ def _td3bc(bench: Bench) -> Iterator[Row]:
     what = f"TD3+BC, {SIDE} seeds side by side"
     yield from _compared(
         _in_turn(variants),
-        HOW,
+        f"{HOW}; the plain loop",
         (f"{what}, against a plain loop", "plain", SIDE, "side", "≥ 3"),
         (f"{what}, against a plain loop by oneDNN", "plain onednn", SIDE, "side", ""),
         (f"{what}, bfloat16, against a plain loop", "plain", SIDE, "side bf16", "≥ 3"),
@@ -109,8 +109,11 @@ def _td3bc(bench: Bench) -> Iterator[Row]:
 
 
 def _compared(taken: dict[str, float], how: str, *pairs: tuple[str, str, int, str, str]) -> Iterator[Row]:
-    """A row for each (what, slower, how many runs of it, faster, target) of which both were timed."""
-    how = f"{how}; {_ms(taken['plain'])} plain"
+    """A row for each (what, slower, how many runs of it, faster, target) of which both were timed.
+
+    how: ends with whose time `plain` is.
+    """
+    how = f"{how} {_ms(taken['plain'])}"
     for what, slower, runs, faster, target in pairs:
         if slower in taken and faster in taken:
             yield Row(what, f"{runs * taken[slower] / taken[faster]:.2f} times as fast", target, how)
