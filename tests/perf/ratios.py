@@ -85,7 +85,7 @@ def _agent(bench: Bench) -> Iterator[Row]:
             variants = {"plain": plain, "bf16": _imagining(bench, seeds, "agent.clap.products=bfloat16")}
         yield from _compared(
             _in_turn(variants),
-            f"{HOW}; the slower",
+            f"{HOW}; without it",
             (f"agent update, {many}, against the same without oneDNN", "plain", 1, "onednn", ""),
             (f"agent update, {many}, bfloat16, against float32", "plain", 1, "bf16", ""),
         )
