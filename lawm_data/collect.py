@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from lawm_data import curves, dreamer, envs, files, parallel, plan2explore
 from lawm_data.config import as_dict, check_least
@@ -21,6 +20,7 @@ from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
 from lawm_data.nets.optim import usable_device
+from lawm_data.progress import Bar
 from lawm_data.rollout import Policy, rollout
 from lawm_data.runs import Run, code_commit
 from lawm_data.slicing import TRAILING
@@ -154,14 +154,12 @@ class _Collector:
     def run(self, place: int) -> None:
         """Everything that is missing; `place`: the line of the progress bar."""
         label, total = f"{self.spec.env} {self.source} s{self.seed}", self.config.episodes
-        with tqdm(
-            total=total, initial=self.order, desc=label, unit="episode", position=place, dynamic_ncols=True
-        ) as bar:
+        with Bar(total=total, initial=self.order, desc=label, unit="episode", position=place) as bar:
             for orders in rounds(self.order, total, self.config.round):
                 self._round(orders, bar)
                 self.store.commit(self.spec.env, self.source, self.seed, orders.stop)
 
-    def _round(self, orders: range, bar: tqdm) -> None:
+    def _round(self, orders: range, bar: Bar) -> None:
         begins = orders.start - orders.start % self.config.round  # of the whole round, wherever a run was cut
         learner = self.learner if begins >= self.config.prefill else None
         policy = learner.policy(orders.start) if learner else random_policy(self.spec.action_size, self.seed, orders)
@@ -171,10 +169,10 @@ class _Collector:
         self.returns += [episode.episode_return for episode in episodes]
         said = f"return {np.mean(self.returns[-TRAILING:]):.0f}"
         bar.update(len(orders))
-        bar.set_postfix_str(said)
+        bar.say(said)
         if self.learner:
             logged = {"return": float(np.mean(self.returns[-len(orders) :])), "rollout_seconds": round(seconds, 3)}
-            self.learner.learn(episodes, logged, lambda share: bar.set_postfix_str(f"{said}, learning {share:.0%}"))
+            self.learner.learn(episodes, logged, lambda share: bar.say(f"{said}, learning {share:.0%}"))
 
 
 def _run_config(spec: envs.Spec, config: Config, seed: int) -> dict[str, object]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lawm_data import card, files, labels, shards, slicing, table4
 from lawm_data.draw import rank
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, FileEntry, Manifest, SliceEntry, folder_name
+from lawm_data.progress import Bar
 from lawm_data.slicing import Config, Slice
 from lawm_data.store import Row, Store
 
@@ -155,7 +155,7 @@ def _write_split(
     episodes = _in_order(store, rows, sizes)
     withhold = split_name == "unlabeled" and any(row.has_action for row in rows)
     entries: dict[str, FileEntry] = {}
-    with tqdm(total=len(rows), desc=f"split {slice_} {split_name}", unit="episode", disable=None) as bar:
+    with Bar(total=len(rows), desc=f"split {slice_} {split_name}", unit="episode", disable=None) as bar:
         for k in range(count):
             size = len(rows) * (k + 1) // count - len(rows) * k // count
             name = f"{prefix}/{split_name}-{k:05d}-of-{count:05d}.arrow"

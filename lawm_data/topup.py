@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from lawm_data import card, config, envs, slicing
 from lawm_data.collect import Config, record, run_of
 from lawm_data.errors import UserError
 from lawm_data.learner import KEEP_EVERY, kept_policies, load_kept
 from lawm_data.nets.blocks import Noise
+from lawm_data.progress import Bar
 from lawm_data.slicing import KEEPER, TOP_UP, Rule
 from lawm_data.store import Row, Store
 
@@ -65,7 +65,7 @@ def _fill(root: Path, history: Sequence[Row], rule: Rule, share: int, label: str
     spec, policies = envs.spec(env, settings.repeat), _policies(kept_policies(run), history, rule, str(run.path))
     workers = [envs.make(env, settings.repeat) for _ in range(settings.round)]
     found, last = 0, order + TRIES * (share - there)
-    with tqdm(total=share, initial=there, desc=label, unit="episode", dynamic_ncols=True) as bar:
+    with Bar(total=share, initial=there, desc=label, unit="episode") as bar:
         while there + found < share and order < last:
             noise = Noise([seed], f"top-up/{order}", 0)
             policy = load_kept(policies[order // settings.round % len(policies)], spec, settings.dreamer, noise)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lawm_data import windows
 from lawm_data.config import POSITIVE, check_least, check_most
@@ -24,6 +23,7 @@ from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached, droppi
 from lawm_data.nets.captured import Captured
 from lawm_data.nets.optim import Optimizer
 from lawm_data.nets.products import multiplying
+from lawm_data.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,6 @@ def fit(config: Config, seeds: list[int], episodes: list[Episode], normalizer: N
     assert first is not None
     model = InverseDynamics(config, seeds, normalizer, first.shape[1])
     lesson = lessons(model, seeds, [episodes] * len(seeds))
-    for i in tqdm(range(config.updates), desc="idm", unit="update", dynamic_ncols=True):
+    for i in Bar(range(config.updates), desc="idm", unit="update"):
         lesson(i)
     return model

@@ -14,8 +14,8 @@ from typing import Any
 import click
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lawm_data.progress import Bar
 from lawm_data.runs import START, Position, Run, shared_position, side_by_side
 from lawm_train import policy
 from lawm_train.bench import peak_memory, seconds_per_update
@@ -122,10 +122,10 @@ class _Session:
         """Wall time, interruptions left out."""
         return round(time.perf_counter() - self.began, 1)
 
-    def bar(self, phase: Phase, done: int) -> tqdm:
+    def bar(self, phase: Phase, done: int) -> Bar:
         name = phase.name if self.place is None else f"{self.runs[0].path.name.rsplit('-s', 1)[0]} {phase.name}"
         own = {"desc": name, "position": self.place, "leave": self.place is None}
-        return tqdm(total=phase.updates, initial=done, unit="update", dynamic_ncols=True, **own)
+        return Bar(total=phase.updates, initial=done, unit="update", **own)
 
     @property
     def going(self) -> list[tuple[int, Run]]:
@@ -162,7 +162,7 @@ class _Loop:
                 bar.update()
                 self._after(update + 1, bar)
 
-    def _after(self, update: int, bar: tqdm) -> None:
+    def _after(self, update: int, bar: Bar) -> None:
         """What is due after `update` updates of the phase. The checkpoint comes last: what it skips is logged."""
         last, session, phase = update == self.phase.updates, self.session, self.phase
         save = last or update % self.train.checkpoint_every == 0
@@ -170,7 +170,7 @@ class _Loop:
         if save or acting or update % self.train.log_every == 0:
             self._log(update)
         if acting and session.evaluator and session.going:
-            bar.set_postfix_str(self._evaluate(session.evaluator, acting(), update))
+            bar.say(self._evaluate(session.evaluator, acting(), update))
         if save:
             tensors, state = policy.snapshot(session.method, len(session.runs))
             for k, run in session.going:

@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lawm_data import envs, files, table4
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
@@ -19,6 +17,7 @@ from lawm_data.importers.d4rl import D4rl
 from lawm_data.importers.laom import Laom
 from lawm_data.importers.minari import Minari
 from lawm_data.importers.recording import Recording
+from lawm_data.progress import Bar
 from lawm_data.store import Store
 
 FORMATS: dict[str, Callable[[list[Path]], Recording]] = {
@@ -91,7 +90,7 @@ def _episodes(recording: Recording, env: str, source: str, spec: envs.Spec | Non
     total = len(range(recording.count)[chosen])
     if not total:
         raise UserError(f"--only {chosen.start or ''}:{chosen.stop or ''}: none of {recording.count} episodes")
-    bar = tqdm(trajectories, f"import {source}", total, unit="episode", disable=None)
+    bar = Bar(trajectories, f"import {source}", total, unit="episode", disable=None)
     for order, (where, observation, action, reward, terminal) in enumerate(bar):
         if spec and len(reward) > spec.episode_length:
             raise UserError(

@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from lawm_data.errors import UserError
 from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, parts_of, rows, width
+from lawm_data.progress import Bar
 from lawm_data.store import opened
 
 NOT_OBSERVED = {"pre_action", "reward", "is_first", "is_last", "is_terminal", "image"}
@@ -128,7 +128,7 @@ def _gaps(numbers: list[int]) -> list[str]:
 def _members(path: Path) -> list[Member]:
     if path.is_dir():
         found = [file for file in path.rglob("*.hdf5") if _is_episode(path, str(file.relative_to(path)))]
-        members = [_file_member(file, path) for file in tqdm(found, desc="checksums", leave=False, disable=None)]
+        members = [_file_member(file, path) for file in Bar(found, desc="checksums", leave=False, disable=None)]
     elif EPISODE_NAME.fullmatch(path.name) and path.is_file():
         members = [_file_member(path, path.parent)]
     else:
