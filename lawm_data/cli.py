@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ from lawm_data.errors import UserError
 
 
 class Commands(click.Group):
-    """A group that prints a UserError as one line and exits with 2."""
+    """A group that prints a UserError, or what a file system refuses, as one line and exits with 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UserError as error:
             click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}; check this path", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("\ninterrupted: run the same command again to continue", err=True)
@@ -178,7 +184,7 @@ def push(
     from lawm_data import manifest, publish
 
     folder = dataset or manifest.find(root / "dataset", env)
-    with files.lock(root):
+    with files.lock(root) if root.exists() else nullcontext():
         publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 
 

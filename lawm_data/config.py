@@ -48,10 +48,10 @@ POSITIVE = 1e-6  # the least of what must not be 0: a standard deviation, a boun
 
 
 def check_least(section: str, values: Any, **least: float) -> None:
-    """For a dataclass of settings: UserError names the first that is below its least value."""
+    """For a dataclass of settings: UserError names the first that is below its least value; None is not."""
     for key, bound in least.items():
         value = getattr(values, key)
-        if value < bound:
+        if value is not None and value < bound:
             raise UserError(f"{section}.{key} is {value}, expected {bound} or more")
 
 

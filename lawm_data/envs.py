@@ -19,6 +19,8 @@ import numpy as np
 from lawm_data.episode import ACTION_TOLERANCE
 from lawm_data.errors import UserError
 
+LARGEST_BOUND = 1e6  # of actions: beyond, [-1, 1] has no meaning
+
 
 class Spec(NamedTuple):
     """What a recording of `env` looks like; `layout` is (name, size) of each part of the observation, in order.
@@ -63,8 +65,8 @@ def spec(env: str, repeat: int = 2) -> Spec:
         raise UserError(f"action repeat {repeat}: expected 1 or more")
     task = _load(env)
     bounds = task.action_spec()
-    # lqr alone: its bounds are +-1e10, so [-1, 1] has no meaning there
-    if max(np.abs(bounds.minimum).max(), np.abs(bounds.maximum).max()) > 1e6:
+    # lqr alone: its bounds are +-1e10
+    if max(np.abs(bounds.minimum).max(), np.abs(bounds.maximum).max()) > LARGEST_BOUND:
         raise UserError(f"{env}: its actions have no bounds to scale [-1, 1] to; choose another task")
     layout = tuple((name, math.prod(part.shape)) for name, part in task.observation_spec().items())
     return Spec(

@@ -14,3 +14,7 @@ class UserError(Exception):
         text = super().__str__()
         shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
         return "".join(character if character.isprintable() else "?" for character in shown)
+
+
+class Missing(UserError):
+    """A file of a dataset or policy is not there at all, as what was not published."""

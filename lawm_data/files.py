@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from typing import Any
 
 from lawm_data.errors import UserError
 
-PARTIAL = ".partial-"  # prefix of what is still being written; swept away by `sweep`
+PARTIAL = ".partial-"  # prefix of what is still being written
+REPLACED = ".replaced-"  # of what makes room for it
+_LEFTOVER = re.compile(rf"({re.escape(PARTIAL)}|{re.escape(REPLACED)})[0-9a-f]{{32}}-(.+)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EBUSY}
 
@@ -50,7 +53,8 @@ def new_file(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a parent that is a file, which is told already
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -58,7 +62,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes the place of `path`, else it is removed."""
     path = Path(path)
     temporary = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
-    old = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-old-{path.name}"
+    old = path.parent / f"{REPLACED}{uuid.uuid4().hex}-{path.name}"
     try:
         with told_if_full(path):
             temporary.mkdir(parents=True)
@@ -118,10 +122,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sweep(folder: Path) -> None:
-    """Remove what an interrupted `new_file` or `new_folder` left in `folder`; call it under the lock."""
-    for path in Path(folder).glob(f"{PARTIAL}*"):
-        if path.is_dir():
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what an interrupted `new_file` or `new_folder` left in `folder`, of anything or of `name` alone.
+
+    Call it under the lock. What a kill between the two renames of `new_folder` set aside takes its place again.
+    """
+    for path in Path(folder).glob(".*"):
+        left = _LEFTOVER.fullmatch(path.name)
+        if not left or name not in (None, left[2]):
+            continue
+        place = path.with_name(left[2])
+        if left[1] == REPLACED and not place.exists():
+            os.replace(path, place)
+        elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 
 from lawm_data import files, shards, transport
 from lawm_data.cache import hold, make_room
-from lawm_data.errors import UserError
+from lawm_data.errors import Missing, UserError
 from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest
 
 AGAIN = "run the same command again, it continues where it was"
@@ -122,7 +122,7 @@ def download(
 ) -> Path:
     """One file at one commit, from the cache if it is there; `absent` is what to say where the repository has none.
 
-    UserError before the download where the file is larger than `most` bytes.
+    Missing where it has none; UserError before the download where the file is larger than `most` bytes.
     """
     where: dict[str, Any] = {"repo_type": kind, "revision": commit, "cache_dir": cache}
 
@@ -136,7 +136,7 @@ def download(
         try:
             return transport.patiently(fetch)
         except RemoteEntryNotFoundError:
-            raise UserError(f"{repo}: {absent}") from None
+            raise Missing(f"{repo}: {absent}") from None
 
 
 def checked(path: Path, entry: FileEntry) -> Path:

@@ -64,14 +64,15 @@ class Learner:
         if order == 0:
             return
         kept = self.run.positions()
-        if Position(0, order) not in kept:
+        position = Position(0, order)
+        if position not in kept:
             cure = f"set next_order to {kept[-1].update} in the seed's checkpoint.json under raw/, or " if kept else ""
             raise UserError(
                 f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, {cure}"
                 "collect into another --root"
             )
-        tensors, state = self.run.load(Position(0, order))
-        restore(self.modules, [tensors], state["optimizer_steps"])
+        tensors, state = self.run.load(position)
+        restore(self.modules, [tensors], state.get("optimizer_steps", {}), str(self.run.checkpoint(position)))
         self._remember(episodes)
 
     def policy(self, order: int) -> Policy:

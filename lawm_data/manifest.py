@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from lawm_data import files
 from lawm_data.errors import UserError
+from lawm_data.parsing import check_types, parse
 from lawm_data.summary import Summary
 
 NAME = "lawm.json"
@@ -108,7 +107,7 @@ class Manifest:
             raise UserError(
                 f"{where}: schema_version is {version!r:.20}, this program reads {SCHEMA_VERSION}; update lawm"
             )
-        _check_types(cls, value, where)
+        check_types(cls, value, where)
         value["layout"] = [(name, size) for name, size in value["layout"]]
         value["slices"] = {k: _parse_slice(v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
         value["files"] = {k: parse(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
@@ -156,9 +155,15 @@ class Manifest:
                     yield name, split, path
 
 
+def folders(dataset_root: Path) -> list[Path]:
+    """The dataset folders below `dataset_root`, by name; what a split is still writing is none."""
+    found = (path.parent for path in Path(dataset_root).glob(f"*/{NAME}"))
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
 def find(dataset_root: Path, env: str | None = None) -> Path:
     """The dataset folder of `env`, or the only one below `dataset_root`; UserError lists what is there."""
-    found = {path.parent.name: path.parent for path in sorted(Path(dataset_root).glob(f"*/{NAME}"))}
+    found = {path.name: path for path in folders(dataset_root)}
     if not found:
         raise UserError(f"{dataset_root}: no dataset there; run `lawm-data split` first")
     if env is None and len(found) > 1:
@@ -174,52 +179,10 @@ def folder_name(env: str) -> str:
     return env.replace(":", "-")
 
 
-def parse(cls: type, value: Any, where: str, cure: str = "run split again") -> Any:
-    """A dataclass from parsed JSON; UserError names `where`, the key that is missing, unknown or wrong, the cure.
-
-    A field with a default may be missing.
-    """
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object; restore the file, or {cure}")
-    _check_types(cls, value, where, cure)
-    return cls(**value)
-
-
 def _parse_slice(value: Any, where: str) -> SliceEntry:
     entry = parse(SliceEntry, value, where)
     parsed = {split: parse(Summary, told, f"{where}.summaries.{split}") for split, told in entry.summaries.items()}
     return replace(entry, summaries=parsed)
-
-
-def _check_types(cls: Any, value: dict[str, Any], where: str, cure: str = "run split again") -> None:
-    hints = get_type_hints(cls)
-    optional = {one.name for one in fields(cls) if one.default_factory is not MISSING}
-    for key in sorted((hints.keys() - optional - value.keys()) | (value.keys() - hints.keys())):
-        raise UserError(f"{where}: {'missing' if key in hints else 'unknown'} key '{key:.60}'; {cure}")
-    for key, hint in hints.items():
-        if key in value and not _matches(value[key], hint):
-            expected = getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
-            raise UserError(f"{where}: '{key}' is {value[key]!r:.60}, expected {expected}; {cure}")
-
-
-def _matches(value: Any, hint: Any) -> bool:
-    """Whether parsed JSON fits a type; a dataclass is an object here and checked in its turn."""
-    origin, args = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return not isinstance(value, float) or math.isfinite(value)
-    if origin is UnionType:
-        return any(_matches(value, arg) for arg in args)
-    if origin is list:
-        return isinstance(value, list) and all(_matches(item, args[0]) for item in value)
-    if origin is tuple:
-        return isinstance(value, list) and len(value) == len(args) and all(map(_matches, value, args))
-    if origin is dict:
-        return isinstance(value, dict) and all(_matches(item, args[1]) for item in value.values())
-    if is_dataclass(hint):
-        return isinstance(value, dict)
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, hint)
 
 
 def _check(manifest: Manifest, where: str) -> None:

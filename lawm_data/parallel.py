@@ -35,10 +35,15 @@ def run(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None
     if len(arguments) == 1:
         task(*arguments[0], 0)
         return
-    with closing(outcomes(task, arguments, os.cpu_count() or 1)) as ended:
+    with closing(outcomes(task, arguments, _cores())) as ended:
         for outcome in ended:
             if outcome.error:
                 raise outcome.error
+
+
+def _cores() -> int:
+    """That this process may use: fewer than the machine has where a batch system deals them out."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def outcomes(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]], at_once: int = 1) -> Generator[Outcome]:

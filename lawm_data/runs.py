@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from lawm_data import files
 from lawm_data.errors import UserError
+from lawm_data.parsing import parse
 
 NOT_COMPARED = {"code": None, "about": None}  # of the config: may differ when a run continues
 KEPT = 2  # checkpoints; two, so that seeds side by side cut between two writes still share one
@@ -40,6 +42,26 @@ class Position(NamedTuple):
 START = Position(0, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The content of config.json of a run of `lawm-train`, and most of what describes its policy elsewhere."""
+
+    method: str
+    oracle: bool
+    env: str
+    repeat: int | None
+    slice: str
+    seed: int
+    label_frac: float | None
+    label_seed: int
+    labeled: int
+    dataset: dict[str, Any]
+    sizes: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
+    code: str | None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
 class Run:
     """One seed's run folder; with `tensorboard`, what is logged is written as TensorBoard events too."""
 
@@ -50,20 +72,29 @@ class Run:
         self.board: Any = None
 
     @property
+    def name(self) -> str:
+        """Of its folder, also where that is `.`"""
+        return self.path.resolve().name
+
+    @property
     def exists(self) -> bool:
         """Whether it was begun."""
         return (self.path / "config.json").is_file()
 
     @property
     def config(self) -> dict[str, Any]:
-        """Raise UserError when the folder is no run."""
+        """Raise UserError when the folder is no run, or config.json is damaged."""
+        path = self.path / "config.json"
         if not self.exists:
             raise UserError(f"{self.path}: no run here (config.json is missing); name a folder under runs/")
-        return files.read_json(self.path / "config.json")
+        found = files.read_json(path)
+        if not isinstance(found, dict) or "method" in found:  # a collector has none
+            parse(Trained, found, str(path), "restore it; if another version wrote it, train the run again")
+        return found
 
     @property
     def trains(self) -> bool:
-        """Whether it is one of `lawm-train`; a collector has no method. UserError when the folder is no run."""
+        """Whether it is one of `lawm-train`. UserError when the folder is no run."""
         return "method" in self.config
 
     def begin(self, config: dict[str, Any], length: str | None = None) -> None:
@@ -123,10 +154,9 @@ class Run:
         rows: dict[tuple[str, str, int], dict[str, Any]] = {}
         ended: tuple[str, str, int] | None = None
         for line in path.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a kill cut the last line
+            row = _row_of(line)
+            if row is None:
+                continue
             if ended:
                 rows.pop(ended, None)
             key = row["kind"], row["phase"], row["update"]
@@ -188,9 +218,12 @@ class Run:
         """Tensors and state of a checkpoint; UserError when it is damaged."""
         path = self.checkpoint(position) / "tensors.safetensors"
         try:
-            return safetensors.torch.load_file(path), files.read_json(path.parent / "state.json")
+            tensors, state = safetensors.torch.load_file(path), files.read_json(path.parent / "state.json")
         except (safetensors.SafetensorError, OSError) as error:
             raise UserError(f"{path}: not a readable checkpoint ({error}); remove its folder to go back one") from None
+        if not isinstance(state, dict):
+            raise UserError(f"{path.parent}/state.json: no state of a checkpoint; remove its folder to go back one")
+        return tensors, state
 
     def checkpoint(self, position: Position) -> Path:
         """Its folder, whether it is there or not."""
@@ -203,6 +236,15 @@ def _summary_writer() -> Any:
     except ImportError:
         raise UserError("--tensorboard: TensorBoard is not installed; run `pip install tensorboard`") from None
     return SummaryWriter
+
+
+def _row_of(line: str) -> dict[str, Any] | None:
+    """A row of metrics; None for what is none, such as a last line that a kill cut."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and row.keys() >= {"kind", "phase", "update"} else None
 
 
 def trained(path: Path) -> Run:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from lawm_data import arrow, files
 from lawm_data.episode import Episode
-from lawm_data.errors import UserError
+from lawm_data.errors import Missing, UserError
 from lawm_data.manifest import NAME, FileEntry, Manifest
 from lawm_data.summary import Summary
 
@@ -78,9 +78,9 @@ def entry_of(path: Path, rows: int = 0) -> FileEntry:
 
 
 def check_file(path: Path, entry: FileEntry) -> None:
-    """UserError when the file is missing or not, byte for byte, the one that the manifest names."""
+    """Missing, or UserError when the file is not, byte for byte, the one that the manifest names."""
     if not path.is_file():
-        raise UserError(f"{path}: missing, though {NAME} names it; {_CURE}")
+        raise Missing(f"{path}: missing, though {NAME} names it; {_CURE}")
     size = path.stat().st_size
     if size != entry.bytes:
         if _is_pointer(path):

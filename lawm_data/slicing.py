@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lawm_data.config import check_least
+from lawm_data.config import check_least, check_most
 from lawm_data.draw import rank, share
 from lawm_data.errors import UserError
+from lawm_data.parsing import LARGEST
 from lawm_data.store import Row
 
 TRAILING = 20  # episodes in the mean that says how far a collector has come
@@ -73,7 +74,9 @@ class Config:
     rules: Rules = field(default_factory=Rules)
 
     def __post_init__(self) -> None:
-        check_least("split", self, quota=1, min_episodes=2, validation=0, shard_mb=1)
+        seeds = {"label_seed": 0, "slice_seed": 0}
+        check_least("split", self, **seeds, quota=1, min_episodes=2, validation=0, shard_mb=1)
+        check_most("split", self, **dict.fromkeys([*seeds, "quota"], LARGEST))
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,18 @@ def rules_of(env: str, changes: Rules) -> dict[str, Rule]:
     return rules
 
 
+def distinct(rows: Iterable[Row]) -> list[Row]:
+    """Each recording once, of the whole imports of a slice and of the rest apart; the first by name stays.
+
+    Collectors of one seed begin with the same random episodes, and files may be imported twice in different company:
+    an episode could else be labeled under one name and unlabeled, or held out, under the other.
+    """
+    first: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        first.setdefault((row.slice_name, row.length, row.episode_return, row.crc32), row)
+    return list(first.values())
+
+
 def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
     """Every slice that `env` has an import for or, if there is other history, a rule; however small.
 
@@ -130,7 +145,7 @@ def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
     slices = {}
     for name, rule in rules_of(env, config.rules).items():
         if history and name not in imported:
-            taken, left = _share_out(_admitted(history, name, rule), config.quota, config.slice_seed)
+            taken, left = _share_out(admitted(history, name, rule), config.quota, config.slice_seed)
             slices[name] = _slice(name, taken, left, config.quota, rule.given, config)
     for name, whole in imported.items():
         slices[name] = _slice(name, whole, [], len(whole), {"history": "imported whole"}, config)
@@ -141,7 +156,8 @@ def _changed(rule: Rule, change: Rule) -> Rule:
     return Rule(**{key: getattr(rule, key) if value is None else value for key, value in vars(change).items()})
 
 
-def _admitted(history: Sequence[Row], name: str, rule: Rule) -> list[Row]:
+def admitted(history: Sequence[Row], name: str, rule: Rule) -> list[Row]:
+    """The rows, none imported as a slice, that the rule of slice `name` takes before its quota."""
     if name == "medium-replay":
         history = [row for row in history if row.source != TOP_UP]
     if rule.history == "trailing":
@@ -166,14 +182,23 @@ def _share_out(rows: Sequence[Row], quota: int, seed: int) -> tuple[list[Row], l
 
     A share that a collector cannot fill stays empty, unless rollouts of its own kept policies top it up.
     """
-    groups = _grouped(rows, lambda row: (KEEPER if row.source == TOP_UP else row.source, row.seed))
+    groups = _grouped(rows, _collector)
     taken, left = [], []
-    for k, key in enumerate(sorted(groups)):
+    for key, size in shares(rows, quota).items():
         ranked = sorted(groups[key], key=lambda row: (row.source == TOP_UP, rank("slice", seed, row.episode_id)))
-        size = quota // len(groups) + (k < quota % len(groups))
         taken += ranked[:size]
         left += ranked[size:]
     return taken, left
+
+
+def shares(rows: Iterable[Row], quota: int) -> dict[tuple[str, int], int]:
+    """The part of the quota of each collector, (source, seed), that any of the rows is of."""
+    collectors = sorted({_collector(row) for row in rows})
+    return {key: quota // len(collectors) + (k < quota % len(collectors)) for k, key in enumerate(collectors)}
+
+
+def _collector(row: Row) -> tuple[str, int]:
+    return KEEPER if row.source == TOP_UP else row.source, row.seed
 
 
 def _slice(name: str, taken: list[Row], left: list[Row], wanted: int, rule: dict[str, Any], config: Config) -> Slice:

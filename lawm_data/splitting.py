@@ -17,7 +17,7 @@ from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, FileEntry, Manifest, SliceEntry, folder_name
 from lawm_data.progress import Bar
-from lawm_data.slicing import Config, Slice
+from lawm_data.slicing import KEEPER, Config, Slice
 from lawm_data.store import Row, Store
 
 BUFFER_BYTES = 256_000_000  # trajectories read from the store at once, to be written in another order
@@ -31,11 +31,14 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
     env = store.only_env(env)
     place = out or Path(root) / "dataset" / folder_name(env)
     target = place.resolve()
-    _check_target(target)
-    slices = _large_enough(slicing.cut(store.rows(env), env, config), config)
+    _check_target(target, env)
+    everything = store.rows(env)
+    rows = slicing.distinct(everything)
+    if twice := len(everything) - len(rows):
+        print(f"{twice} of {len(everything)} episodes are recordings that another source holds too; each is taken once")
+    slices = _large_enough(slicing.cut(rows, env, config), config)
     labeled = {name: labels.labeled(part.rows, config.label_frac, config.label_seed) for name, part in slices.items()}
-    if out is None:  # another workspace may be writing beside --out
-        files.sweep(target.parent)
+    files.sweep(target.parent, target.name)  # no others: another workspace may be writing beside --out
     with files.new_folder(target) as folder:
         manifest = _empty_manifest(store, env, slices, config)
         for name, part in slices.items():
@@ -47,8 +50,8 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
     print(f"{place}: verified; next: {push}, or lawm-train --hub-dataset {place}")
 
 
-def _check_target(target: Path) -> None:
-    """Only an old dataset is replaced, and only one that holds nothing else, such as notes or a clone's `.git`."""
+def _check_target(target: Path, env: str) -> None:
+    """Only an old dataset of the env is replaced, and only one that holds nothing else, such as notes or a `.git`."""
     names = {path.name for path in target.iterdir()} if target.is_dir() else set()
     if target.is_file() or (names and NAME not in names) or any(name.startswith(".") for name in names):
         raise UserError(f"{target}: holds something else than a dataset; name a new folder with --out")
@@ -58,6 +61,8 @@ def _check_target(target: Path) -> None:
         old = Manifest.load(target)
     except UserError as error:
         raise UserError(f"{error}; before that, remove the folder, or name a new one with --out") from None
+    if old.env != env:
+        raise UserError(f"{target}: holds a dataset of {old.env}, not of {env}; name a new folder with --out")
     shards.check_extra(target, old)
 
 
@@ -150,7 +155,7 @@ def _write_split(
     sizes = [_bytes(row, manifest) for row in rows]
     count = math.ceil(sum(sizes) / (config.shard_mb * MEGABYTE))
     if count > 1:
-        count = math.ceil(count / SHARDS_MULTIPLE) * SHARDS_MULTIPLE
+        count = min(math.ceil(count / SHARDS_MULTIPLE) * SHARDS_MULTIPLE, len(rows))
     prefix = f"{slice_}-validation" if split_name == "validation" else slice_
     episodes = _in_order(store, rows, sizes)
     withhold = split_name == "unlabeled" and any(row.has_action for row in rows)
@@ -214,5 +219,9 @@ def _report(manifest: Manifest, slices: dict[str, Slice]) -> None:
             f"{_shortfall(slices[name])}; {len(slices[name].validation_rows)} for validation; "
             f"{counts['labeled']} of {counts['episodes']} labeled; mean return {counts['mean']:.1f}{labeled}"
         )
+    if short := ", ".join(name for name, part in slices.items() if not part.complete):
+        kept = any(one["source"] == KEEPER for one in manifest.collected)
+        ways = f"more --episodes or --seeds{', --top-up for medium and expert' if kept else ''}"
+        print(f"short of the quota: {short}; filled by lawm-data collect ({ways}), or import")
     if manifest.label_fraction is None:
         print("actions are kept wherever they were recorded; --label-frac 0.05 keeps those of 5%")

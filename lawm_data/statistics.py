@@ -11,7 +11,7 @@ import numpy as np
 
 from lawm_data import card, files, shards, table4
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, Manifest
+from lawm_data.manifest import NAME, Manifest, folders
 from lawm_data.slicing import TRAILING
 from lawm_data.store import Row, Store
 
@@ -27,9 +27,9 @@ def collect_stats(root: Path) -> Found:
 
     `table4` of a slice is its row in the paper's Table 4, None where the paper has no such slice.
     """
-    store = Store(Path(root) / "raw")
+    store = Store(root / "raw")
     raw = [group for env in store.envs() for group in _raw_groups(store.rows(env))]
-    return {"raw": raw, "slices": [row for path in _manifests(root) for row in _slice_rows(path)]}
+    return {"raw": raw, "slices": [row for path in folders(root / "dataset") for row in _slice_rows(path)]}
 
 
 def as_text(found: Found) -> str:
@@ -44,10 +44,10 @@ def as_text(found: Found) -> str:
 
 def draw(root: Path, path: Path) -> None:
     """Write Figure 3 as PNG: histograms of the returns, a row for each dataset of the workspace."""
-    folders = [manifest.parent for manifest in _manifests(root)]
-    if not folders:
-        raise UserError(f"{Path(root) / 'dataset'}: no dataset there; run `lawm-data split` first")
-    files.write_bytes(path, card.figure(*map(_returns, folders)))
+    found = folders(root / "dataset")
+    if not found:
+        raise UserError(f"{root / 'dataset'}: no dataset there; run `lawm-data split` first")
+    files.write_bytes(path, card.figure(*map(_returns, found)))
 
 
 def _returns(folder: Path) -> dict[str, card.Returns]:
@@ -61,10 +61,6 @@ def _returns(folder: Path) -> dict[str, card.Returns]:
         )
         found[f"{manifest.env} {name}"] = (labeled + unlabeled, labeled)
     return found
-
-
-def _manifests(root: Path) -> list[Path]:
-    return sorted((Path(root) / "dataset").glob(f"*/{NAME}"))
 
 
 def _raw_groups(rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
@@ -85,12 +81,12 @@ def _raw_groups(rows: Iterable[Row]) -> Iterable[dict[str, Any]]:
         }
 
 
-def _slice_rows(path: Path) -> Iterable[dict[str, Any]]:
-    manifest = Manifest.load(path.parent)
+def _slice_rows(folder: Path) -> Iterable[dict[str, Any]]:
+    manifest = Manifest.load(folder)
     for name, entry in manifest.slices.items():
         known = {"env": manifest.env, "slice": name, "complete": entry.complete, **entry.statistics}
         if missing := [key for key in SLICE_COLUMNS if key not in known]:
-            raise UserError(f"{path}: slices.{name}.statistics: missing key '{missing[0]}'; run split again")
+            raise UserError(f"{folder / NAME}: slices.{name}.statistics: missing key '{missing[0]}'; run split again")
         yield {key: known[key] for key in SLICE_COLUMNS} | {"table4": table4.paper(manifest.env, name)}
 
 

@@ -24,12 +24,28 @@ import numpy as np
 from lawm_data import files
 from lawm_data.episode import Episode, episode_id
 from lawm_data.errors import UserError
+from lawm_data.parsing import parse
 
 SCHEMA_VERSION = 1
 CHUNK_BYTES = 64_000_000
 META = "meta.json"
 INDEX = ("length", "order", "terminal", "has_action", "episode_return", "crc32")
-META_KEYS = {"schema_version", "env", "layout", "action_size", "repeat", "collected", "credits", "slice"}
+
+
+@dataclass(frozen=True)
+class _Meta:
+    """The content of meta.json. only and episodes: of an import, which episodes of the files, and how many."""
+
+    schema_version: int
+    env: str
+    layout: list[tuple[str, int]]
+    action_size: int
+    repeat: int | None
+    collected: str
+    credits: str | None
+    slice: str | None
+    only: str = ":"
+    episodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,21 +94,19 @@ class Store:
         return _folders(self.root / env)
 
     def meta(self, env: str, source: str) -> dict[str, Any]:
-        """What `create` was given. Raise UserError when it is missing or of a newer version of lawm."""
+        """What `create` was given. Raise UserError when it is missing, damaged or of a newer version of lawm."""
         path = self.root / env / source / META
         meta = files.read_json(path)
-        if not isinstance(meta, dict) or not meta.keys() >= META_KEYS:
-            raise UserError(f"{path}: not the description of a source; delete {path.parent} and make it again")
-        if meta["schema_version"] > SCHEMA_VERSION:
-            raise UserError(
-                f"{path}: schema version {meta['schema_version']}, this lawm reads {SCHEMA_VERSION}; update lawm"
-            )
+        version = meta.get("schema_version") if isinstance(meta, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(f"{path}: schema version {version}, this lawm reads {SCHEMA_VERSION}; update lawm")
+        parse(_Meta, meta, str(path), f"delete {path.parent} and make it again")
         return meta
 
     def rows(self, env: str, source: str | None = None) -> list[Row]:
         """The index of an env, or of one source of it, sorted by (source, seed, order).
 
-        Raise UserError when a chunk is corrupt or missing.
+        Raise UserError when a chunk is corrupt or missing, also the last one of what was committed.
         """
         return [row for one in self.sources(env) if source in (None, one) for row in self._source_rows(env, one)]
 
@@ -129,19 +143,16 @@ class Store:
     def resume(self, env: str, source: str, seed: int) -> int:
         """The next order of a collector's seed, after what was appended but not committed is discarded."""
         checkpoint = self._checkpoint(env, source, seed)
-        saved = files.read_json(checkpoint) if checkpoint.exists() else {"next_order": 0}
-        if not isinstance(saved, dict) or not isinstance(saved.get("next_order"), int):
-            raise UserError(f"{checkpoint}: no checkpoint, 'next_order' is missing; delete {checkpoint.parent}")
-        order = saved["next_order"]
+        order = _committed(checkpoint)
         files.sweep(checkpoint.parent)
-        for first, path in _numbered(checkpoint.parent, ".h5"):
-            if first >= order:
-                path.unlink()
+        beyond = [path for first, path in _numbered(checkpoint.parent, ".h5") if first >= order]
+        if len(beyond) > 1:  # than the one file that a kill leaves
+            raise _broken(checkpoint, order, f"{len(beyond)} files follow, from {beyond[0].name} on")
+        for path in beyond:
+            path.unlink()
         stored = sum(row.seed == seed for row in self.rows(env, source))
         if stored != order:
-            raise UserError(
-                f"{checkpoint}: says {order} episodes, {stored} are there; delete {checkpoint.parent} to collect again"
-            )
+            raise _broken(checkpoint, order, f"{stored} are there")
         return order
 
     def _checkpoint(self, env: str, source: str, seed: int) -> Path:
@@ -161,13 +172,16 @@ class Store:
         meta = self.meta(env, source)
         count = 0
         for seed, folder in _numbered(self.root / env / source):
-            order = 0
+            order, checkpoint = 0, self._checkpoint(env, source, seed)
+            committed = _committed(checkpoint)  # before the files are listed: a collector may be adding some
             for first, path in _numbered(folder, ".h5"):
                 if first != order:
                     raise UserError(f"{folder / f'{order:06d}.h5'}: missing, though {path.name} follows; restore it")
                 for row in _chunk_rows(path, env, source, seed, meta["slice"]):
                     yield row
                     order += 1
+            if order < committed:
+                raise _broken(checkpoint, committed, f"{order} are there")
             count += order
         if count != meta.get("episodes", count):
             raise UserError(
@@ -190,6 +204,20 @@ def opened(file: Path | IO[bytes], where: str) -> Iterator[h5py.File]:
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py raises all five on damaged bytes
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: not readable as HDF5 ({reason}); copy or download it again") from error
+
+
+def _committed(checkpoint: Path) -> int:
+    """How many episodes of a collector's seed are final."""
+    saved = files.read_json(checkpoint) if checkpoint.exists() else {"next_order": 0}
+    if not isinstance(saved, dict) or not isinstance(saved.get("next_order"), int):
+        raise UserError(f"{checkpoint}: no checkpoint, 'next_order' is missing; delete {checkpoint.parent}")
+    return saved["next_order"]
+
+
+def _broken(checkpoint: Path, committed: int, but: str) -> UserError:
+    says = f"says {committed} episodes" if checkpoint.exists() else "missing"
+    cure = f"restore what is missing, or delete {checkpoint.parent} to collect again"
+    return UserError(f"{checkpoint}: {says}, but {but}; {cure}")
 
 
 def _folders(path: Path) -> list[str]:

@@ -40,11 +40,15 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
         described = f"rollouts of policies that {KEEPER} kept every {KEEP_EVERY} episodes, sampled as in training"
         store.create(env, TOP_UP, {**store.meta(env, KEEPER), "collected": described})
     failed: UserError | None = None
-    for k, seed in enumerate(seeds):
-        share = split.quota // len(seeds) + (k < split.quota % len(seeds))
+    everything = slicing.distinct(row for row in store.rows(env) if row.slice_name is None)
+    shares = slicing.shares(slicing.admitted(everything, name, rule), split.quota)
+    for seed in seeds:
         own = [row for row in history if row.seed == seed]
         try:
-            said = _fill(root, own, rule, share, f"{name} s{seed}")
+            if (KEEPER, seed) not in shares:
+                where, band = run_of(root, env, KEEPER, seed).path, card.bounds(rule.given)
+                raise UserError(f"{where}: no episode with a {band}, so no share; collect more episodes first")
+            said = _fill(root, own, rule, shares[KEEPER, seed], f"{name} s{seed}")
         except UserError as error:  # of one collector
             said, failed = f"stopped: {error}", failed or error
         print(f"{name}, seed {seed}: {said}")

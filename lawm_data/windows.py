@@ -117,6 +117,7 @@ class Windows:
         device: torch.device | str = "cpu",
     ):
         """pools[n] are model n's pools, labeled before unlabeled; counts are the windows drawn from each."""
+        assert all(window <= pool.length.min() for own in pools for pool in own), "see Pool's window"
         shared = {id(pool): pool.rows.to(device) for own in pools for pool in own}
         self.pools, self.seeds, self.window, self.counts = pools, seeds, window, list(counts)
         self.rows = [[shared[id(pool)] for pool in own] for own in pools]

@@ -15,6 +15,7 @@ from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.optim import Optimizer
 from lawm_data.nets.products import multiplying
 from lawm_data.windows import Batch
+from lawm_train.evaluate import Policy, stateless
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,6 @@ class Cloner(nn.Module):
             loss = self.loss(batch)["action"].mean((0, 2))
             return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
 
-    def policy(self):
-        """observation [N, B, O], first [N, B] -> action [N, B, A]; carries no state."""
-
-        @torch.no_grad()
-        def act(observation: Tensor, first: Tensor) -> Tensor:
-            return self.act(observation)
-
-        return act
+    def policy(self) -> Policy:
+        """Acts as cloned."""
+        return stateless(self.act)

@@ -14,6 +14,7 @@ from lawm_train import paper
 from lawm_train.evidence import STOPPED, Record
 
 ORACLE = " oracle"  # how a method's name ends
+SHORT = 6  # digits of a digest of settings that tell them apart in a table
 NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
 
 
@@ -55,6 +56,11 @@ class Cell(NamedTuple):
     def updates(self) -> str:
         """After how many the last checkpoints were scored, each number once."""
         return distinct(run.last.update for run in self.runs)
+
+    @property
+    def settings(self) -> str:
+        """Their digest; those of a cell have the same."""
+        return ", ".join(sorted({run.settings[:SHORT] for run in self.runs}))
 
     @property
     def difference(self) -> float | None:

@@ -46,7 +46,7 @@ class Config:
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("updates", "units", "layers", "horizon", "critics", "stride"), 1)
-        check_least("agent.clap", self, **sizes, lr=0, eps=0, clip=POSITIVE)
+        check_least("agent.clap", self, **sizes, lr=0, eps=0, entropy=0, clip=POSITIVE)
         for check, bound in ((check_least, 0), (check_most, 1)):
             check("agent.clap", self, discount=bound, lambda_=bound, target_rate=bound, acting_rate=bound)
 

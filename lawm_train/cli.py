@@ -22,13 +22,16 @@ class DefaultTrain(Commands):
         return super().parse_args(ctx, args)
 
 
+SEED = click.IntRange(0, 2**62)  # with as many seeds side by side as there may be it stays within 64 bits
+
+
 class LabelSeed(click.ParamType):
     """A whole number, or `own`."""
 
     name = "SEED|own"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "own" else click.IntRange(0).convert(value, param, ctx)
+        return value if value == "own" else SEED.convert(value, param, ctx)
 
 
 runs_argument = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -48,7 +51,7 @@ def main() -> None:
 @click.option("--label-frac", type=float, help="draw the labels anew, this fraction [default: the dataset's]")
 @click.option("--label-seed", type=LabelSeed(), help="draw the labels anew; own: each run by its training seed")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="how many, trained side by side")
-@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--first-seed", type=SEED, default=0, show_default=True)
 @click.option("--pool-gb", type=float, help="of trajectories in memory; more are read in turns [default: the recipe's]")
 @click.option("--name", help="run folders are ROOT/runs/NAME-s0, ... [default: ENV-SLICE-METHOD]")
 @recipe_option
@@ -187,15 +190,19 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
 
     Trains an inverse dynamics model with the labels of each LAWM run, as long as the run's settings say.
     """
+    from lawm_data.runs import Run
     from lawm_train import diagnostics, stream
     from lawm_train import ladders as told
 
     dataset = stream.open_dataset(hub_dataset)
-    ladders = {}
+    ladders: told.Ladders = {}
 
     def walk(run: Path) -> str:
-        ladders[run.name] = diagnostics.ladder(run, dataset)
-        return told.as_text(run, ladders[run.name])
+        name = Run(run).name
+        if name in ladders:
+            raise UserError(f"{run}: another run of this name is diagnosed; name one of them")
+        ladders[name] = diagnostics.ladder(run, dataset)
+        return told.as_text(run, ladders[name])
 
     failed = _each(runs, walk)
     if out and ladders:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lawm_data import envs, files, labels
+from lawm_data import config, envs, files, labels
 from lawm_data.episode import Episode
-from lawm_data.errors import UserError
+from lawm_data.errors import Missing, UserError
 from lawm_data.runs import Position, Run, trained
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, cells, evidence, idm, policy, rungs
@@ -101,7 +101,8 @@ def _of_inference(
     hidden = _withheld(others)
     if not hidden:
         return not_walked(rungs.INFERRED, NOTHING_WITHHELD)
-    return rungs.inferred_actions(world, labeled, hidden, idm.Config(**saved["settings"]["agent"]["idm"]))
+    settings = config.from_dict(saved["settings"], policy.SECTIONS, "config.json")
+    return rungs.inferred_actions(world, labeled, hidden, settings["agent"].idm)
 
 
 def _of_teller(run: Run, dataset: Dataset, teller: nn.Module) -> Rung:
@@ -109,7 +110,7 @@ def _of_teller(run: Run, dataset: Dataset, teller: nn.Module) -> Rung:
     assert isinstance(teller, idm.InverseDynamics)
     try:
         _, others = ([], []) if run.config["oracle"] else draw_of(run, dataset)
-    except UserError as error:
+    except Missing as error:
         return not_walked(rungs.INFERRED, str(error))
     hidden = _withheld(others)
     if not hidden:

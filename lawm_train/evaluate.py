@@ -20,6 +20,8 @@ from lawm_data.errors import UserError
 # Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^64); evaluation from these few.
 FIRST_SEED = 1_000_000
 AT_ONCE = 20  # episodes in step, each model; an environment takes 11 MB
+Policy = Callable[[Tensor, Tensor], Tensor]
+"""observation [N, B, O], first [N, B] -> action [N, B, A]"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class Config:
 
     def __post_init__(self) -> None:
         check_least("evaluate", self, episodes=1, every=1)
+
+
+def stateless(actor: Callable[[Tensor], Tensor]) -> Policy:
+    """The policy of an actor that the observation [N, B, O] alone decides for, [N, B, A]."""
+
+    @torch.no_grad()
+    def act(observation: Tensor, first: Tensor) -> Tensor:
+        return actor(observation)
+
+    return act
 
 
 def check_sizes(where: str, env: str, repeat: int, observation: int, action: int) -> None:
@@ -50,8 +62,8 @@ class Evaluator:
         self.env, self.models, self.episodes, self.device = env, models, episodes, device
         self.envs = [envs.make(env, repeat) for _ in range(models * min(episodes, AT_ONCE))]
 
-    def run(self, policy: Callable[[Tensor, Tensor], Tensor]) -> list[list[Episode]]:
-        """Episodes of each of the N models; policy: observation [N, B, O], first [N, B] -> action [N, B, A]."""
+    def run(self, policy: Policy) -> list[list[Episode]]:
+        """Episodes of each of the N models."""
 
         def act(observation: np.ndarray, first: np.ndarray) -> np.ndarray:
             shaped = torch.from_numpy(observation).to(self.device).unflatten(0, (self.models, -1))
@@ -68,6 +80,6 @@ class Evaluator:
             own[k].append(episode)
         return own
 
-    def returns(self, policy: Callable[[Tensor, Tensor], Tensor]) -> list[list[float]]:
+    def returns(self, policy: Policy) -> list[list[float]]:
         """Raw returns [N][B]. UserError from a policy that gives NaN."""
         return [[episode.episode_return for episode in own] for own in self.run(policy)]

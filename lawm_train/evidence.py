@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from lawm_data import files
 from lawm_data.errors import UserError
+from lawm_data.parsing import parse
 from lawm_data.runs import Run
 
 MOST_BYTES = 50_000  # of one run's evidence
@@ -81,6 +82,28 @@ class Record:
         return self.last.mean / self.best.mean if self.best.mean else 1.0
 
 
+@dataclass(frozen=True)
+class Score:
+    """Raw returns of the checkpoint after `update` updates of phase number `phase`; in RUN/evaluation-<policy>.json."""
+
+    phase: int
+    update: int
+    mean: float
+    std: float
+    returns: list[float]
+
+    @staticmethod
+    def file(run: Path, policy: str) -> Path:
+        return run / f"evaluation-{policy}.json"
+
+    @classmethod
+    def of(cls, run: Path, policy: str) -> Score | None:
+        """That of a run folder, None where there is none. UserError when it is damaged."""
+        path = cls.file(run, policy)
+        cure = "remove it and evaluate the run again"
+        return parse(cls, files.read_json(path), str(path), cure) if path.is_file() else None
+
+
 CONSTANT = tuple(field.name for field in fields(Record) if field.name != "evaluations")
 EVALUATED = ("phase", "update", "mean", "returns")  # empty where a seed was stopped before its first evaluation
 COLUMNS = (*CONSTANT, *EVALUATED)
@@ -122,10 +145,7 @@ def of_run(path: Path) -> list[Record]:
         agent[-1] = _score(path, "agent", phases, agent[-1]) or agent[-1]
         of_last = _score(path, "prior", phases, agent[-1])
         prior = prior if of_last is None else [of_last]
-    try:
-        record = _constants(run)
-    except KeyError as error:
-        raise UserError(f"{path}: config.json has no {error}, so another version wrote it; train it again") from None
+    record = _constants(run)
     pairs = [(record, agent), (replace(record, method=record.method + PRIOR), prior)]
     made = [replace(one, evaluations=tuple(evaluations)) for one, evaluations in pairs]
     return [one for one in made if one.evaluations or (one.method == record.method and one.state == STOPPED)]
@@ -196,7 +216,7 @@ def _constants(run: Run) -> Record:
     saved, finished = run.config, run.finished or {}
     code = saved["code"]
     return Record(
-        run=run.path.name,
+        run=run.name,
         env=saved["env"],
         slice=saved["slice"],
         dataset=saved["dataset"]["digest"][:DIGITS],
@@ -222,13 +242,10 @@ def _method(saved: dict[str, Any]) -> str:
 
 def _score(path: Path, policy: str, phases: list[str], last: Evaluation) -> Evaluation | None:
     """What `lawm-train evaluate` found of the checkpoint that training evaluated last."""
-    file = path / f"evaluation-{policy}.json"
-    if not file.is_file():
-        return None
-    score = files.read_json(file)
-    if (phases[score["phase"]], score["update"]) != (last.phase, last.update):
+    score = Score.of(path, policy)
+    if score is None or (phases[score.phase : score.phase + 1], score.update) != ([last.phase], last.update):
         return None  # of an earlier checkpoint
-    return Evaluation(last.phase, last.update, _rounded(score["returns"]))
+    return Evaluation(last.phase, last.update, _rounded(score.returns))
 
 
 def _parsed(row: dict[str, str]) -> Record:

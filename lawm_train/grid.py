@@ -58,9 +58,11 @@ class Cell(NamedTuple):
 
 
 def cells(config: Config) -> Iterator[Cell]:
-    """In the order in which they run. UserError where there is no dataset or a method is unknown."""
+    """In the order in which they run. UserError where there is no dataset or no method, or one is unknown."""
     if not config.datasets:
         raise UserError("the grid has no dataset; name one with --hub-dataset or in the recipe's grid.datasets")
+    if not config.methods and not config.oracle:
+        raise UserError("the grid has no method; name one in grid.methods or grid.oracle")
     for dataset in config.datasets:
         for slice_name in config.slices or (None,):
             for fraction in config.label_fracs or (None,):

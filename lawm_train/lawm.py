@@ -42,6 +42,9 @@ class Weights:
     latent_kl: float = 1.0
     terminal: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_least("model.weights", self, **dict.fromkeys(vars(self), 0))
+
 
 @dataclass(frozen=True)
 class Config:
@@ -76,6 +79,7 @@ class Config:
         check_least(
             "model", self, **sizes, **sigmas, layers=1, idm_layers=1, balance=0, latent_free_nats=0, lr=0, clip=POSITIVE
         )
+        check_least("model", self, unlabeled_weight=0, free_nats=0)
         check_most("model", self, balance=1)
 
 

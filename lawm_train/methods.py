@@ -22,9 +22,7 @@ from lawm_data.nets.products import multiplying
 from lawm_data.windows import Batch
 from lawm_train import bc, clap, idm, lawm, td3bc
 from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
-
-Policy = Callable[[Tensor, Tensor], Tensor]
-"""observation [N, B, O], first [N, B] -> action [N, B, A]"""
+from lawm_train.evaluate import Policy
 
 INFERRED = "idm-"  # before a method's name: the method on actions that an IDM inferred
 

@@ -53,7 +53,10 @@ def _curve(axes: Axes, cell: Cell, color: Any) -> None:
         return
     at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
     label = cells.title(cell.method)
-    label += "" if all(run.state == "finished" for run in runs) else ", not finished"
+    if not cell.runs:
+        label += f", not finished: its first {updates[-1]} updates"
+    elif cell.others:
+        label += ", not all finished"
     if len(updates) == 1:
         axes.axhline(fmean(at[0]), color=color, linestyle=":", label=label)
         return

@@ -17,6 +17,7 @@ from lawm_data.nets import snapshot as snapshots
 from lawm_data.runs import Position, Run, trained
 from lawm_train import evaluate, lawm, methods, pretrained
 from lawm_train.data import Sizes, Statistics
+from lawm_train.evaluate import Policy as Acting
 from lawm_train.methods import AgentConfig, Method, TrainConfig
 
 SECTIONS: dict[str, type] = {
@@ -37,9 +38,9 @@ class Policy:
     `description` is what is known of it: env, action repeat, layout of the observation, method, dataset.
     """
 
-    def __init__(self, description: Mapping[str, Any], act: methods.Policy):
+    def __init__(self, description: Mapping[str, Any], act: Acting):
         self.description = description
-        self._act, self._first = act, True
+        self._act, self._first, self._shape = act, True, ()
 
     @classmethod
     def from_pretrained(cls, where: str | Path, policy: str = "agent") -> Policy:
@@ -58,18 +59,22 @@ class Policy:
         self._first = True
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """ValueError for an observation of another size."""
+        """ValueError for an observation of another size or that is not finite, and for another batch before `reset`."""
         given = np.asarray(observation, np.float32)
         size = self.description["sizes"]["observation"]
         if given.ndim not in (1, 2) or given.shape[-1] != size:
             raise ValueError(f"observation has shape {given.shape}, expected ({size},) or (batch, {size})")
+        if not np.isfinite(given).all():
+            raise ValueError("observation has numbers that are not finite")
+        if not self._first and given.shape != self._shape:
+            raise ValueError(f"observation has shape {given.shape}, before it had {self._shape}; call reset() first")
         batch = torch.from_numpy(np.atleast_2d(given))[None]
         first = torch.full(batch.shape[:2], self._first)
-        self._first = False
+        self._first, self._shape = False, given.shape
         return self._act(batch, first)[0].numpy().reshape(*given.shape[:-1], -1)
 
 
-def acting(method: Method, policy: str, where: str) -> methods.Policy:
+def acting(method: Method, policy: str, where: str) -> Acting:
     """How a method acts as `agent` or `prior`; UserError names `where` when it has no such policy."""
     if policy == "agent":
         return method.policy()
@@ -132,5 +137,6 @@ def restore(method: Method, runs: list[Run], position: Position) -> dict[str, An
     """Load the runs' checkpoints, one a model, into a method that holds as many models; returns their state."""
     loaded = [run.load(position) for run in runs]
     state = loaded[0][1]
-    snapshots.restore(method.modules, [own for own, _ in loaded], state["optimizer_steps"])
+    where = " and ".join(str(run.checkpoint(position)) for run in runs)
+    snapshots.restore(method.modules, [own for own, _ in loaded], state.get("optimizer_steps", {}), where)
     return state

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from lawm_data import files, hub, shards
 from lawm_data.errors import UserError
-from lawm_data.manifest import FileEntry, parse
-from lawm_data.runs import Position
+from lawm_data.manifest import FileEntry
+from lawm_data.parsing import parse
+from lawm_data.runs import Position, Trained
 from lawm_train.methods import Sizes
 
 NAME, TENSORS = "policy.json", "policy.safetensors"
@@ -27,25 +28,11 @@ _LARGEST_SIZE = 1_000_000
 _CURE = "push the policy again"
 
 
-@dataclass(frozen=True)
-class _File:
+@dataclass(frozen=True, kw_only=True)
+class _File(Trained):
     """The content of policy.json; most of it is the run's config.json."""
 
     schema_version: int
-    env: str
-    repeat: int | None
-    method: str
-    slice: str
-    seed: int
-    oracle: bool
-    label_frac: float | None
-    label_seed: int
-    labeled: int
-    dataset: dict[str, Any]
-    about: dict[str, Any]
-    sizes: dict[str, Any]
-    settings: dict[str, Any]
-    code: str | None
     phase: int
     update: int
     tensors: FileEntry

@@ -32,7 +32,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
         names = ", ".join(path.name for path in collectors)
         click.echo(f"left out, collectors have no score: {names}", err=True)
     if not records:
-        raise UserError(f"{', '.join(map(str, paths))}: nothing was evaluated yet; let the training finish")
+        raise UserError(f"{', '.join(map(str, paths))}: {_why_nothing(paths)}")
     walked = _ladders(paths)
     text = as_markdown(records, walked)
     if keep:
@@ -89,9 +89,10 @@ def regenerated(text: str, folder: Path) -> str:
 
 def update(path: Path) -> None:
     """Make the tables of a Markdown file anew; evidence is found beside the file. UserError when it has none."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    text = path.read_text()
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as text ({error}); name a Markdown file") from None
     if not _BLOCK.search(text):
         raise UserError(
             f"{path}: no table to make; put `<!-- table: table1 of FOLDER -->` and `<!-- end -->` where one goes"
@@ -122,25 +123,32 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
     found: Ladders = {}
     for path in paths:
         kept = path.suffix == ".csv"
-        run = path.stem if kept else path.name
-        file = path.with_name(f"{run}-ladder.json") if kept else path / LADDER
+        name = path.stem if kept else Run(path).name
+        file = path.with_name(f"{name}-ladder.json") if kept else path / LADDER
         if not file.is_file():
             continue
+        read = files.read_json(file)
         try:
-            read = files.read_json(file)
-            rungs = read if kept else read["rungs"] if _is_of_last(Run(path), read) else None
-            walked = None if rungs is None else ladders.from_json(rungs)
+            if not kept and not _is_of_last(Run(path), read):
+                click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
+                continue
+            walked = ladders.from_json(read if kept else read["rungs"])
         except (KeyError, TypeError):
             raise UserError(
                 f"{file}: no ladder as `lawm-train diagnose` writes it now; diagnose the run again"
             ) from None
-        if walked is None:
-            click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
-            continue
-        if run in found:
+        if name in found:
             raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
-        found[run] = walked
+        found[name] = walked
     return found
+
+
+def _why_nothing(paths: Sequence[Path]) -> str:
+    """There is to report of these."""
+    runs = [Run(path) for path in paths if path.suffix != ".csv"]
+    if all(run.trains and run.config["repeat"] is None for run in runs) and runs:
+        return "no simulator here made their data, so none has a score; act through lawm_train.policy in your own"
+    return "nothing was evaluated yet; let the training finish"
 
 
 def _is_of_last(run: Run, ladder: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from lawm_train.lawm import Gaussian, Observed, WorldModel
 
 CONTEXT = 10  # filtered steps before an open loop
 HORIZONS = (1, 5, 15)
+LEAST_VARIANCE = 1e-4  # of an action that errors are told in units of: constant ones have none
 SPREAD_DRAWS = 16  # of u, for each state
 INFERRED, SUPERVISED = "2 inferred actions", "R2 supervised IDM"
 Bounds = dict[str, tuple[float | None, float | None]]
@@ -67,7 +68,8 @@ def labeled_path(world: WorldModel, batch: Batch) -> Rung:
     seen = world.observe(batch, Noise([0], "diagnostics", 0))
     feat = seen.states.feat[:-1]
     decoded = world.decode_action(feat, seen.latent.mean)
-    error = (decoded - batch.action).square().mean() / batch.action.var(dim=(0, 1, 2)).mean()
+    variance = batch.action.var(dim=(0, 1, 2)).mean().clamp(min=LEAST_VARIANCE)
+    error = (decoded - batch.action).square().mean() / variance
     figures = {
         "KL(u) nats": float(world.latent_kl(seen.latent, feat).mean()),
         "spread of the decoded action": action_spread(world, feat),
@@ -204,7 +206,8 @@ def _r_squared_of(actions: Sequence[np.ndarray], hidden: Sequence[Episode]) -> f
 
 def r_squared(predicted: np.ndarray, truth: np.ndarray) -> float:
     """1 - squared error / variance, over all rows and dimensions together."""
-    return float(1 - np.square(predicted - truth).sum() / np.square(truth - truth.mean(0)).sum())
+    variance = max(np.square(truth - truth.mean(0)).mean(), LEAST_VARIANCE)
+    return float(1 - np.square(predicted - truth).mean() / variance)
 
 
 class SilentNoise(Noise):

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 
 from lawm_train import paper
 from lawm_train.cells import (
+    SHORT,
     Cell,
     Cells,
     Place,
@@ -91,7 +92,7 @@ def run_table(records: Iterable[Record]) -> str:
             kept = f"{run.kept:.2f}" + (f" **below {KEPT}**" if run.kept < KEPT else "")
             best = f"{run.best.mean:.1f} ({run.best.update})"
             scores = [f"{run.last.mean:.1f}", str(len(run.last.returns)), best, kept]
-        rows.append([*place, *scores, run.settings[:6], run.code or "-"])
+        rows.append([*place, *scores, run.settings[:SHORT], run.code or "-"])
     return markdown(head, rows)
 
 
@@ -107,7 +108,7 @@ def evaluation_table(records: Iterable[Record]) -> str:
             by_update.setdefault(evaluation.update, []).append(evaluation.mean)
         full = {update: fmean(means) for update, means in sorted(by_update.items()) if len(means) == len(runs)}
         counts, means = (", ".join(f"{value:.0f}" for value in side) for side in (full, full.values()))
-        rows.append([name, title(runs[0].method), runs[0].settings[:6], len(runs), counts, means])
+        rows.append([name, title(runs[0].method), runs[0].settings[:SHORT], len(runs), counts, means])
     return markdown(["runs", "method", "settings", "count", "after updates", "mean return"], rows)
 
 
@@ -123,11 +124,11 @@ def kept_table(records: Iterable[Record]) -> str:
 def paired_table(found: Cells) -> str:
     """LAWM - each other method over runs of the same label seed and training seed, raw returns; empty without pairs.
 
-    `updates` tells both budgets where they differ: only methods of one kind have them alike.
+    `updates` and `settings` tell both where they differ: only methods of one kind have the same budget.
     """
     head = [
-        "environment", "dataset", "labeled", "difference", "updates", "pairs", "each", "mean", "95% t-interval",
-        "excludes zero",
+        "environment", "dataset", "labeled", "difference", "updates", "settings", "pairs", "each", "mean",
+        "95% t-interval", "excludes zero",
     ]  # fmt: skip
     rows = []
     for at, own in beside_oracles(found).items():
@@ -140,8 +141,11 @@ def paired_table(found: Cells) -> str:
             bounds = f"{low:.1f} .. {high:.1f}" if math.isfinite(around.half) else "one pair has none"
             sure = "yes" if around.excludes_zero else "no"
             each = ", ".join(f"{value:.0f}" for value in differences)
-            budgets = " - ".join(dict.fromkeys([own[OURS].updates, other.updates]))
-            place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}", budgets]
+            alike = [
+                " - ".join(dict.fromkeys(pair))
+                for pair in ((own[OURS].updates, other.updates), (own[OURS].settings, other.settings))
+            ]
+            place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}", *alike]
             count = f"{len(differences)}{own[OURS].stopped}{other.stopped}"
             rows.append([*place, count, each, f"{around.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""

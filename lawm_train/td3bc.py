@@ -19,6 +19,7 @@ from lawm_data.nets.blocks import Init, Noise, Normalizer, PlainMLP, by_member, 
 from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.nets.products import Products, multiplying
 from lawm_data.windows import Batch
+from lawm_train.evaluate import Policy, stateless
 
 CRITICS = 2
 
@@ -42,6 +43,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_least("agent.td3bc", self, updates=1, units=1, layers=1, batch=1, actor_every=1, lr=0)
+        check_least("agent.td3bc", self, target_noise=0, noise_clip=0, alpha=0)
         for check, bound in ((check_least, 0), (check_most, 1)):
             check("agent.td3bc", self, discount=bound, target_rate=bound)
 
@@ -96,14 +98,9 @@ class Agent(nn.Module):
             ema(self.actor_target, self.actor, self.config.target_rate)
         return metrics
 
-    def policy(self):
-        """observation [N, B, O], first [N, B] -> action [N, B, A]; carries no state."""
-
-        @torch.no_grad()
-        def act(observation: Tensor, first: Tensor) -> Tensor:
-            return torch.tanh(self.actor(self.normalizer(observation)))
-
-        return act
+    def policy(self) -> Policy:
+        """Acts as the actor does, without noise."""
+        return stateless(lambda observation: torch.tanh(self.actor(self.normalizer(observation))))
 
     def _descend(self, name: str, loss: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
         loss = loss.mean(1)

@@ -20,9 +20,9 @@ from lawm_data.runs import START, Position, Run, shared_position, side_by_side
 from lawm_train import policy
 from lawm_train.bench import peak_memory, seconds_per_update
 from lawm_train.data import Windowed
-from lawm_train.evaluate import Evaluator, check_sizes
+from lawm_train.evaluate import Evaluator, Policy, check_sizes
 from lawm_train.job import Job, build, load_data
-from lawm_train.methods import Method, Phase, Policy, TrainConfig
+from lawm_train.methods import Method, Phase, TrainConfig
 
 TIMED_UPDATES = 2  # of a throwaway copy, after as many to warm up, to tell the expected time
 

@@ -7,11 +7,14 @@ CHEETAH=${CHEETAH:-$LAWM_ROOT/dataset/cheetah-run}
 HOPPER=${HOPPER:-$LAWM_ROOT/dataset/hopper-stand}
 WALKER=${WALKER:-$LAWM_ROOT/dataset/walker-walk}
 export LAWM_ROOT
+trap 'exit 130' INT
+failed=0 # what fails stops no other cell, and is told by the exit status
 
 cell() { # DATASET SLICE METHOD OPTION...
     dataset=$1 slice=$2 method=$3
     shift 3
-    lawm-train --recipe "$RECIPE" --seeds "$RUNS" --hub-dataset "$dataset" --slice "$slice" --method "$method" "$@"
+    lawm-train --recipe "$RECIPE" --seeds "$RUNS" --hub-dataset "$dataset" --slice "$slice" --method "$method" "$@" ||
+        failed=1
 }
 
 for dataset in "$CHEETAH" "$HOPPER" "$WALKER"; do
@@ -40,12 +43,13 @@ for fraction in 0.01 0.2; do
 done
 
 # scores over 100 episodes, of the prior-policies too, then the tables
-lawm-train evaluate "$LAWM_ROOT"/runs/cheetah-run-* "$LAWM_ROOT"/runs/hopper-stand-* "$LAWM_ROOT"/runs/walker-walk-*
-lawm-train evaluate --policy prior "$LAWM_ROOT"/runs/*-clap* "$LAWM_ROOT"/runs/*-lawm*
+lawm-train evaluate "$LAWM_ROOT"/runs/cheetah-run-* "$LAWM_ROOT"/runs/hopper-stand-* "$LAWM_ROOT"/runs/walker-walk-* || failed=1
+lawm-train evaluate --policy prior "$LAWM_ROOT"/runs/*-clap* "$LAWM_ROOT"/runs/*-lawm* || failed=1
 ladder() { # DATASET ENV
-    lawm-train diagnose --hub-dataset "$1" "$LAWM_ROOT"/runs/"$2"-*clap* "$LAWM_ROOT"/runs/"$2"-*lawm*
+    lawm-train diagnose --hub-dataset "$1" "$LAWM_ROOT"/runs/"$2"-*clap* "$LAWM_ROOT"/runs/"$2"-*lawm* || failed=1
 }
 ladder "$CHEETAH" cheetah-run
 ladder "$HOPPER" hopper-stand
 ladder "$WALKER" walker-walk
-lawm-train report "$LAWM_ROOT"/runs/*
+lawm-train report "$LAWM_ROOT"/runs/* || failed=1
+exit $failed

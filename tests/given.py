@@ -133,6 +133,17 @@ def late_aime() -> None:
     aime("buffer/12.hdf5", up=at(4, np.nan))()
 
 
+def dangling(path: str) -> None:
+    """A link to nowhere."""
+    Path(path).parent.mkdir()
+    Path(path).symlink_to("nowhere")
+
+
+def a_file_and_a_dataset() -> None:
+    dataset_with_notes()
+    files.write_text(Path("a"), "mine")
+
+
 def truncated_zip() -> None:
     path = write_zip(Path("bad.zip"), list(write_aime(Path("buffer"), EPISODES).iterdir()))
     path.write_bytes(path.read_bytes()[:-200])

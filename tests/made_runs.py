@@ -10,7 +10,8 @@ def make_run(path, method, seed, means, prior=None, finished=True, episodes=2, *
     settings = {"model": {"prior": None}, "train": {"batch": 16}}
     asked = {"method": method, "oracle": False, "env": "walker-walk", "repeat": 2, "slice": "expert", "seed": seed}
     data = {"label_frac": 0.05, "label_seed": seed, "labeled": 5, "dataset": {"digest": "d" * 64, "revision": None}}
-    run.begin({**asked, **data, "settings": settings, "code": "c" * 40 + "+", **changes})
+    sizes = {"observation": 24, "action": 6, "terminal": False, "free_nats": 0.0}
+    run.begin({**asked, **data, "settings": settings, "sizes": sizes, "code": "c" * 40 + "+", **changes})
     if prior is not None:
         run.log({"kind": "evaluate", "phase": "model", "update": 9, "returns": [prior]})
     for update, mean in enumerate(means, 1):

@@ -25,6 +25,13 @@ from lawm_train import policy
         ("agent.idm.dropout=1.0", "0.99 or less"),
         ("agent.idm.clip=0", "1e-06 or more"),
         ("agent.bc.clip=0", "1e-06 or more"),
+        ("agent.td3bc.noise_clip=-0.5", "0 or more"),
+        ("agent.td3bc.target_noise=-1", "0 or more"),
+        ("agent.td3bc.alpha=-1", "0 or more"),
+        ("agent.clap.entropy=-1", "0 or more"),
+        ("model.unlabeled_weight=-1", "0 or more"),
+        ("model.weights.observation=-1", "0 or more"),
+        ("model.free_nats=-1", "0 or more"),
         ("train.labeled_share=1.5", "1 or less"),
     ],
 )
@@ -41,6 +48,8 @@ def test_a_setting_out_of_range_names_its_key_and_the_bound(setting: str, bound:
         ("agent", "clap.discount", 1.0),
         ("agent", "idm.dropout", 0.0),
         ("agent", "clap.eps", 0.0),
+        ("model", "weights.latent_kl", 0.0),
+        ("model", "free_nats", 0.0),
     ],
 )
 def test_the_bounds_themselves_are_taken(section: str, key: str, bound: float) -> None:

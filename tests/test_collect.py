@@ -72,8 +72,8 @@ def test_what_lies_beyond_the_checkpoint_is_made_again(tmp_path: Path) -> None:
     collect(tmp_path / "whole", ENV, config)
     collect(tmp_path / "torn", ENV, config)
     seed_folder = tmp_path / "torn" / "raw" / ENV / "random" / "0"
-    (seed_folder / "checkpoint.json").write_text('{"next_order": 2}')
-    (seed_folder / "000002.h5").write_bytes(b"torn")
+    (seed_folder / "checkpoint.json").write_text('{"next_order": 4}')
+    (seed_folder / "000004.h5").write_bytes(b"torn")
     collect(tmp_path / "torn", ENV, config)
     assert_same_store(tmp_path / "whole", tmp_path / "torn")
 
@@ -91,7 +91,7 @@ def test_other_settings_and_lost_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="collected with repeat 50, now 25"):
         collect(tmp_path, ENV, made(episodes=8, repeat=25))
     (tmp_path / "raw" / ENV / "random" / "0" / "000002.h5").unlink()
-    with pytest.raises(UserError, match=r"checkpoint\.json: says 4 episodes, 2 are there"):
+    with pytest.raises(UserError, match=r"checkpoint\.json: says 4 episodes, but 2 are there"):
         collect(tmp_path, ENV, config)
 
 

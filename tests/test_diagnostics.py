@@ -1,6 +1,7 @@
 """The ladder: each rung passes a model that has learned and fails one that was broken in the way it looks for."""
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -354,6 +355,23 @@ def test_told_actions_that_were_not_published_leave_the_other_rungs(dataset):
         path.unlink()
     walked = diagnostics.ladder(run.path, dataset)
     assert walked[1].passed is None and "withheld-" in walked[1].verdict and walked[0].figures and walked[2].figures
+
+
+def test_told_actions_that_are_damaged_are_an_error(dataset):
+    """Not the same as not published."""
+    (run,) = train.train(job(dataset, "idm-clap"), Path("runs"))
+    for path in Path("data").rglob("withheld-*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="withheld-.*sha256 differs"):
+        diagnostics.ladder(run.path, dataset)
+
+
+def test_actions_that_never_change_have_figures(trained):
+    """JSON takes no infinity."""
+    world, _, batch = trained
+    still = replace(batch, action=torch.zeros_like(batch.action))
+    assert math.isfinite(rungs.labeled_path(world, still).figures["held-out action error / variance"])
+    assert rungs.r_squared(np.ones((3, 2)), np.zeros((3, 2))) < -1000
 
 
 def test_a_dataset_without_validation_episodes_is_one_line(dataset):

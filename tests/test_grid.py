@@ -148,6 +148,15 @@ def test_a_bad_cell_stops_no_other_and_the_end_names_it(small):
     ]
 
 
+def test_a_run_of_another_version_stops_no_other_cell(small):
+    section = "{methods: [bc, clap], oracle: [], runs: 1}"
+    small("{methods: [bc], oracle: [], runs: 1}")
+    (RUNS / "custom-made-medium-replay-bc-s0" / "config.json").write_text('{"method": "bc"}')
+    answer = small(section)
+    assert answer.exit_code == 1 and states(answer)["C-LAP on data"] == "done"
+    assert "bc-s0/config.json: missing key" in states(answer)["BC on data"]
+
+
 def test_two_datasets_of_one_task_do_not_share_run_folders(small):
     make_dataset(Path("again"), made_episodes(16))
     answer = small("{methods: [bc], oracle: [], runs: 1}", "data", "again")
@@ -177,6 +186,7 @@ def test_fractions_of_labels_have_folders_of_their_own(small):
     [
         ("{methods: [bc, lwam]}", "unknown method 'lwam'; there are lawm"),
         ("{oracle: [idm-td3bc]}", "take --method td3bc"),
+        ("{methods: [], oracle: []}", "the grid has no method"),
         ("{runs: 0}", "grid.runs is 0"),
         ("{jobs: 0}", "grid.jobs is 0"),
         ("{slice: [expert]}", "unknown key 'grid.slice'; did you mean slices"),
@@ -287,6 +297,20 @@ def test_table1_sh_diagnoses_each_env_on_its_own_dataset(table1_said):
             "*clap*",
             "*lawm*",
         ]
+
+
+@pytest.mark.parametrize(("answer", "status", "goes_on"), [(130, 130, False), (1, 1, True)])
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_table1_sh_ends_when_it_is_interrupted_and_tells_of_failures(tmp_path, shell, answer, status, goes_on):
+    """The program hears the interruption too, and ends by itself; bash would go on with the next."""
+    program = tmp_path / "lawm-train"
+    interrupted = "kill -INT $PPID; " if answer == 130 else ""
+    program.write_text(f'#!/bin/sh\necho "$@" >> said\n[ "$1" = report ] && exit 0\n{interrupted}exit {answer}\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUNS": "3"}
+    done = subprocess.run([shell, str(RECIPES / "table1.sh")], env=environment, cwd=tmp_path, capture_output=True)
+    assert done.returncode == status, done.stderr
+    assert ("report" in (tmp_path / "said").read_text()) == goes_on
 
 
 def test_table1_sh_has_every_cell_of_the_paper_once(table1):

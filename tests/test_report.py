@@ -208,7 +208,7 @@ def test_fractions_and_datasets_are_places_of_their_own(runs, tmp_path):
 
 
 def test_the_score_of_the_last_checkpoint_stands_for_its_evaluation(runs):
-    score = {"phase": 1, "update": 3, "returns": [111.11] * 100}
+    score = {"phase": 1, "update": 3, "mean": 111.11, "std": 0.0, "returns": [111.11] * 100}
     files.write_json(runs[0] / "evaluation-agent.json", score)
     files.write_json(runs[0] / "evaluation-prior.json", score | {"returns": [22.0]})
     agent, prior = records(runs[:1])
@@ -262,9 +262,51 @@ def test_a_seed_stopped_before_its_first_evaluation_is_told_too(runs, tmp_path):
     assert "| unfinished (1 stopped) (94.3 ± 0.6) |" in row(alone, "walker-walk | expert", "not run")
 
 
-def test_paired_differences_tell_unequal_budgets(runs):
+def test_paired_differences_tell_unequal_budgets_and_settings(runs, tmp_path):
+    own = records(runs)[0].settings[:6]
     text = tables.paired_table(cells.of(records(runs)))
-    assert "| LAWM - C-LAP | 3 - 1, 2 | 2 |" in text and "| LAWM - TD3+BC oracle | 3 - 1 | 1 |" in text
+    assert f"| LAWM - C-LAP | 3 - 1, 2 | {own} | 2 |" in text
+    assert f"| LAWM - TD3+BC oracle | 3 - 1 | {own} | 1 |" in text
+    settings = {"model": {"prior": None}, "train": {"batch": 8}}
+    other = make_run(tmp_path / "g", "clap", 0, [90], settings=settings)
+    theirs = records([other])[0].settings[:6]
+    assert f"| LAWM - C-LAP | 3 - 1 | {own} - {theirs} | 1 |" in tables.paired_table(
+        cells.of(records([*runs[:2], other]))
+    )
+
+
+def test_a_run_may_be_named_by_the_folder_that_one_is_in(runs, monkeypatch):
+    monkeypatch.chdir(runs[0])
+    assert [record.run for record in records([Path()])] == ["a", "a"]
+
+
+@pytest.mark.parametrize("line", ["5", "{}", '{"kind": "evaluate"}', "[1]"])
+def test_a_line_of_metrics_that_is_no_row_is_skipped(runs, line):
+    before = records(runs[:1])
+    files.append_line(runs[0] / "metrics.jsonl", line)
+    assert records(runs[:1]) == before
+
+
+def test_a_damaged_score_is_one_line(runs):
+    files.write_json(runs[0] / "evaluation-agent.json", {})
+    with pytest.raises(UserError, match="evaluation-agent.json: missing key 'mean'; remove it"):
+        records(runs[:1])
+
+
+def test_without_a_simulator_the_report_says_so(tmp_path):
+    made = make_run(tmp_path / "run", "lawm", 0, [], repeat=None, env="custom:made")
+    with pytest.raises(UserError, match="run: no simulator here made their data"):
+        report.write([made], tmp_path / "out")
+
+
+def test_a_curve_of_an_unfinished_method_says_how_far_it_is(runs, monkeypatch):
+    labels = []
+    monkeypatch.setattr(plots, "png", lambda page: labels.extend(text.get_text() for text in page.axes[0].texts) or b"")
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.legend", lambda axes, **_: labels.extend(axes.get_legend_handles_labels()[1])
+    )
+    plots.curves(records([*runs, make_run(runs[0].parent / "h", "bc", 1, [80, 90], finished=False)]))
+    assert "BC, not finished: its first 2 updates" in labels and "LAWM" in labels
 
 
 def test_one_training_under_two_names_does_not_count_twice(runs, tmp_path):
@@ -290,7 +332,7 @@ def test_nothing_to_report_is_one_line(runs, tmp_path):
     with pytest.raises(UserError, match="nothing was evaluated yet"):
         report.write([path], tmp_path / "out")
     files.write_json(runs[1] / "config.json", {"method": "lawm", "env": "walker-walk"})
-    with pytest.raises(UserError, match="b: config.json has no 'code', so another version wrote it"):
+    with pytest.raises(UserError, match="b/config.json: missing key 'code'; restore it"):
         report.write(runs[1:2], tmp_path / "out")
     with pytest.raises(UserError, match="given twice"):
         report.write([runs[0], runs[0]], tmp_path / "out")

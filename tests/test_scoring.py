@@ -28,7 +28,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "Evaluator", Simulator)
     monkeypatch.setattr(scoring.policy, "load", lambda run, position: None)
     monkeypatch.setattr(scoring.policy, "acting", lambda *_: None)
-    made = Run(make_run(tmp_path / "a", "lawm", 0, [100], sizes={"observation": 24, "action": 6}))
+    made = Run(make_run(tmp_path / "a", "lawm", 0, [100], repeat=2))
     made.save(Position(0, 1), {"x": torch.zeros(1)}, {})
     return made
 
@@ -66,7 +66,7 @@ def test_a_score_is_of_the_checkpoint_that_was_loaded(run, monkeypatch):
 
 def test_a_run_that_cannot_be_scored_stops_no_other(run, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring.policy, "load", Run.load)
-    bare = make_run(tmp_path / "b", "lawm", 1, [100], sizes={"observation": 24, "action": 6})
+    bare = make_run(tmp_path / "b", "lawm", 1, [100], repeat=2)
     answer = CliRunner().invoke(lawm_train.cli.main, ["evaluate", str(bare), str(run.path), "--episodes", "3"])
     assert answer.exit_code == 2 and "over 3 episodes" in answer.stdout and "b: no checkpoint yet" in answer.stderr
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lawm_data.errors import UserError
-from lawm_data.slicing import PAPER, Config, Rule, Rules, cut, rules_of
+from lawm_data.slicing import PAPER, Config, Rule, Rules, cut, distinct, rules_of
 from lawm_data.store import Row
 
 
@@ -60,6 +60,13 @@ def test_each_collector_has_its_own_history() -> None:
     fast, slow = history([1000.0] * 40 + [0.0] * 40), history([0.0] * 80, seed=1)
     part = cut(fast + slow, "walker-walk", Config(validation=0))["medium-replay"]
     assert ids(part.rows) == ids(slow)
+
+
+def test_a_recording_counts_once_whatever_its_names() -> None:
+    rows = history([10.0, 20.0], crc32=7) + history([10.0, 20.0, 20.0], source="other", crc32=7)
+    rows += history([20.0], source="other", crc32=8) + history([10.0], source="whole", crc32=7, slice_name="expert")
+    kept = [(one.source, one.order) for one in distinct(rows)]
+    assert kept == [("made", 0), ("made", 1), ("other", 0), ("whole", 0)], "the fourth has other arrays"
 
 
 def test_quota_is_shared_equally_and_an_empty_share_stays_empty() -> None:

@@ -114,8 +114,8 @@ def test_files_of_two_tasks_are_no_one_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"count-down.hdf5: recorded in count-down, .*count-up.hdf5 in count-up"):
         importers.run("laom", paths, CUSTOM, tmp_path / "raw")
     folders = [
-        write_minari(tmp_path / task, [minari_episode(EPISODES[0])], env_spec=f"dm_control/{task}-v0")
-        for task in ("walker-walk", "walker-run")
+        write_minari(tmp_path / task, [minari_episode(episode)], env_spec=f"dm_control/{task}-v0")
+        for task, episode in zip(("walker-walk", "walker-run"), EPISODES, strict=False)
     ]
     with pytest.raises(UserError, match="recorded in walker-run"):
         importers.run("minari", folders, CUSTOM, tmp_path / "raw")

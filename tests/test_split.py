@@ -16,8 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers import counting_episode, random_episode
 
-from lawm_data import cli, files, shards, splitting, table4
+from lawm_data import cli, files, manifest, shards, splitting, statistics, table4
 from lawm_data.episode import Episode
+from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
 from lawm_data.store import Store
 
@@ -249,6 +250,45 @@ def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:
     output = split(tmp_path, "--set", "split.rules.expert.min_return=1e9")
     assert "expert: 0 of 2000 episodes with return >= 1e+09; left out, as fewer than 20" in output
     assert list(Manifest.load(tmp_path / "dataset" / "custom-made").slices) == ["medium-replay"]
+
+
+def test_what_another_source_holds_too_is_taken_once(tmp_path: Path) -> None:
+    store(tmp_path, made(40))
+    store(tmp_path, made(45, source="again"))
+    assert "40 of 85 episodes are recordings that another source holds too" in split(tmp_path)
+    folder = tmp_path / "dataset" / "custom-made"
+    episodes = [*read(folder, "medium-replay", "labeled"), *read(folder, "medium-replay", "validation")]
+    assert len({episode.observation.tobytes() for episode in episodes}) == len(episodes) == 45
+
+
+@pytest.mark.parametrize("left", [files.PARTIAL, files.REPLACED])
+def test_what_a_killed_split_left_is_no_dataset_and_the_old_one_comes_back(tmp_path: Path, left: str) -> None:
+    store(tmp_path, made(40))
+    split(tmp_path)
+    place = tmp_path / "dataset" / "custom-made"
+    place.rename(place.with_name(f"{left}{32 * 'a'}-custom-made"))
+    with pytest.raises(UserError, match="no dataset there"):
+        manifest.find(tmp_path / "dataset")
+    assert statistics.collect_stats(tmp_path)["slices"] == []
+    files.sweep(tmp_path / "dataset", "another")
+    assert not place.exists()
+    files.sweep(tmp_path / "dataset", "custom-made")
+    assert [path.name for path in place.parent.iterdir()] == (["custom-made"] if left == files.REPLACED else [])
+
+
+def test_a_dataset_of_another_env_is_not_replaced(tmp_path: Path) -> None:
+    store(tmp_path, made(40))
+    split(tmp_path, "--out", str(tmp_path / "mine"))
+    path = tmp_path / "mine" / NAME
+    path.write_text(path.read_text().replace("custom:made", "custom:other"))
+    answer = run(tmp_path, "--out", str(tmp_path / "mine"))
+    assert answer.exit_code == 2 and "holds a dataset of custom:other, not of custom:made" in answer.output
+
+
+def test_a_short_slice_says_what_fills_it(tmp_path: Path) -> None:
+    store(tmp_path, made(40))
+    assert "short of the quota: medium-replay; filled by lawm-data collect" in split(tmp_path)
+    assert "short of the quota" not in split(tmp_path, "--set", "split.quota=30")
 
 
 def test_a_failed_split_keeps_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,11 +117,29 @@ def test_append_continues_and_resume_goes_back_to_the_last_commit(tmp_path: Path
     raw = made(tmp_path, [])
     for first in (0, 4, 8):
         raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in range(first, first + 4)])
-        if first < 4:
+        if first < 8:
             raw.commit(ENV, SOURCE, 0, first + 4)
     assert [row.order for row in raw.rows(ENV)] == list(range(12))
-    assert raw.resume(ENV, SOURCE, 0) == 4
-    assert [row.order for row in raw.rows(ENV)] == list(range(4))
+    assert raw.resume(ENV, SOURCE, 0) == 8
+    assert [row.order for row in raw.rows(ENV)] == list(range(8))
+
+
+@pytest.mark.parametrize("lost", ["checkpoint.json", "000008.h5"])
+def test_a_history_that_lost_a_file_is_an_error_and_stays(tmp_path: Path, lost: str) -> None:
+    """Never taken for what a kill left, which is one file at the most."""
+    raw = made(tmp_path, [])
+    for first in (0, 4, 8):
+        raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in range(first, first + 4)])
+        raw.commit(ENV, SOURCE, 0, first + 4)
+    folder = tmp_path / "raw" / ENV / SOURCE / "0"
+    (folder / lost).unlink()
+    left = sorted(folder.iterdir())
+    with pytest.raises(UserError, match=r"checkpoint\.json: .* restore what is missing"):
+        raw.resume(ENV, SOURCE, 0)
+    assert sorted(folder.iterdir()) == left
+    if lost.endswith(".h5"):
+        with pytest.raises(UserError, match="says 12 episodes, but 8 are there"):
+            raw.rows(ENV)
 
 
 @pytest.mark.parametrize("change", ["truncated", "empty", "flipped", "text"])
@@ -164,6 +182,15 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "raw" / ENV / SOURCE / "meta.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": store.SCHEMA_VERSION + 1}))
     with pytest.raises(UserError, match=r"meta\.json: schema version 2.*update"):
+        raw.rows(ENV)
+
+
+@pytest.mark.parametrize(("key", "value"), [("layout", None), ("action_size", "6"), ("schema_version", "1")])
+def test_a_description_of_wrong_types_names_the_key(tmp_path: Path, key: str, value: object) -> None:
+    raw = made(tmp_path, [counting_episode(0)])
+    path = tmp_path / "raw" / ENV / SOURCE / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=rf"meta\.json: '{key}' is .*delete"):
         raw.rows(ENV)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 from test_collect_learning import ENV, contents, made, run_of
@@ -52,6 +53,19 @@ def test_a_quota_is_filled_and_stays_filled(history: Path, tmp_path: Path) -> No
     assert not any(row.source == "topup" for row in cut["medium-replay"].rows)
 
 
+def test_it_fills_the_share_that_the_split_gives(history: Path, tmp_path: Path) -> None:
+    """Another source's episodes take their share of the quota, of which no rollout is theirs."""
+    root = copied(history, tmp_path)
+    store = Store(root / "raw")
+    others = [replace(episode, source="other") for episode in store.read(store.rows(ENV)[:20])]
+    others = [replace(episode, reward=episode.reward + np.float32(0.01)) for episode in others]
+    store.create(ENV, "other", store.meta(ENV, "dreamer") | {"collected": "made for a test"}, others)
+    topup.top_up(root, ENV, "medium", split(114))
+    rows = store.rows(ENV)
+    assert sum(row.source == "topup" for row in rows) == 8, "57 is its half: seven are missing, rounds are of two"
+    assert slicing.cut(rows, ENV, split(114))["medium"].found == 57 + 20
+
+
 def test_an_interruption_leaves_no_trace(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = (copied(history, tmp_path / name) for name in ("whole", "cut"))
     topup.top_up(whole, ENV, "medium", split(60))
@@ -76,7 +90,7 @@ def test_a_collector_without_such_a_policy_stops_no_other(
 ) -> None:
     root = copied(history, tmp_path)
     rows = Store(root / "raw").rows(ENV, "dreamer")
-    two = [replace(row, seed=seed) for seed in (0, 1) for row in rows]
+    two = [replace(row, seed=seed, crc32=row.crc32 + seed) for seed in (0, 1) for row in rows]
     monkeypatch.setattr(topup.Store, "rows", lambda self, env, source=None: two)
 
     def fill(root: Path, own: list[Row], *_: object) -> str:
@@ -92,8 +106,11 @@ def test_a_collector_without_such_a_policy_stops_no_other(
 
 def test_what_cannot_be_filled_is_said(history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = copied(history, tmp_path)
-    with pytest.raises(UserError, match=r"none of 2 kept policies had a mean return >= 2000 and <= 3000"):
+    with pytest.raises(UserError, match=r"no episode with a return >= 2000 and <= 3000, so no share"):
         topup.top_up(root, ENV, "medium", split(60, NONE))
+    best = max(row.episode_return for row in Store(root / "raw").rows(ENV))
+    with pytest.raises(UserError, match=r"none of 2 kept policies had a mean return >= "):
+        topup.top_up(root, ENV, "medium", split(60, Rule(min_return=best, max_return=1000.0)))
     with pytest.raises(UserError, match="no history of dreamer in walker-walk"):
         topup.top_up(root, "walker-walk", "medium", split(60))
     kept = next(run_of(root).path.glob("policy-*"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_dataset import made_episodes, make_dataset
 
-from lawm_data import config
+from lawm_data import config, files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import methods, policy, stream, train
@@ -166,6 +166,13 @@ def test_a_policy_refuses_observations_of_another_size(dataset, tmp_path):
     act = policy.Policy.from_pretrained(run.path)
     with pytest.raises(ValueError, match=r"observation has shape \(3, 6\), expected \(5,\) or \(batch, 5\)"):
         act(np.zeros((3, 6)))
+    with pytest.raises(ValueError, match="not finite"):
+        act(np.full(5, np.nan))
+    act(np.zeros((3, 5)))
+    with pytest.raises(ValueError, match=r"shape \(5,\), before it had \(3, 5\); call reset"):
+        act(np.zeros(5))
+    act.reset()
+    assert act(np.zeros(5)).shape == (2,)
 
 
 def test_a_copy_of_a_checkpoint_is_none(dataset, tmp_path):
@@ -180,6 +187,29 @@ def test_a_damaged_checkpoint_is_one_line(dataset, tmp_path):
     path = next(run.path.glob("checkpoint-*-00000010/tensors.safetensors"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="not a readable checkpoint"):
+        policy.load(run, run.newest)
+
+
+def bc_of_other_sizes(one, two):
+    shutil.copy(two / "tensors.safetensors", one)
+
+
+def no_state(one, _):
+    files.write_json(one / "state.json", {})
+
+
+def a_list_as_state(one, _):
+    files.write_json(one / "state.json", [])
+
+
+@pytest.mark.parametrize("damage", [bc_of_other_sizes, no_state, a_list_as_state])
+def test_a_checkpoint_of_another_run_is_one_line(dataset, tmp_path, damage):
+    run, other = (
+        train.train(job(dataset, "bc", settings=[f"agent.bc.units={units}"]), tmp_path, f"units{units}")[0]
+        for units in (8, 16)
+    )
+    damage(run.checkpoint(run.newest), other.checkpoint(other.newest))
+    with pytest.raises(UserError, match=r"checkpoint-0-00000010.*remove its folder to go back one"):
         policy.load(run, run.newest)
 
 

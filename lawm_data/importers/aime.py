@@ -70,6 +70,8 @@ class Aime:
         with opened(handle, where) as file:
             self.layout = tuple((key, width(dataset(file, key, where))) for key in file if key not in NOT_OBSERVED)
             self.action_size = width(dataset(file, "pre_action", where))
+        if not self.layout:
+            raise UserError(f"{where}: no observations beside {', '.join(sorted(NOT_OBSERVED))}; check FORMAT")
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         for handle, where in self._handles():

@@ -53,12 +53,15 @@ class D4rl:
     def _episodes_of(self, file: h5py.File, path: Path) -> np.ndarray:
         ends = _ends(file, str(path))
         spans = np.stack([np.concatenate([[0], ends])[:-1], ends], axis=1)
+        if not len(spans):
+            raise UserError(f"{path}: no whole episode: no row of terminals or timeouts is true; mark the ends")
         shortest = 1 if NEXT in file else 2
         usable = spans[spans[:, 1] - spans[:, 0] >= shortest]
-        tail = len(file["rewards"]) - (ends[-1] if len(ends) else 0)
         if not len(usable):
-            raise UserError(f"{path}: no whole episode: no row of terminals or timeouts is true; mark the ends")
-        if tail:
+            raise UserError(f"{path}: all {len(spans)} episodes have one row and there is no {NEXT}; check the ends")
+        if short := len(spans) - len(usable):
+            self.notes.append(f"{path.name}: left out {short} episodes of one row, which hold no step without {NEXT}")
+        if tail := len(file["rewards"]) - ends[-1]:
             self.notes.append(f"{path.name}: left out the last {tail} steps, an unfinished episode")
         if NEXT not in file:
             self.notes.append(f"{path.name}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out")

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from lawm_data import files
+from lawm_data.envs import LARGEST_BOUND
 from lawm_data.errors import UserError
 from lawm_data.importers.recording import (
     Layout,
@@ -57,7 +58,7 @@ class Minari:
         for source in self.sources:
             with opened(source.main, str(source.main)) as file:
                 names = _episodes_of(file, source)
-                self.layout: Layout = _layout(file[names[0]], f"{source.main}, {names[0]}")
+                self.layout: Layout = _layout(*_episode(file, names[0], source))
             self.count += len(names)
             if not (np.all(source.low == -1) and np.all(source.high == 1)):
                 spans = sorted({f"[{low:g}, {high:g}]" for low, high in zip(source.low, source.high, strict=True)})
@@ -74,7 +75,8 @@ class Minari:
         for source in self.sources:
             with opened(source.main, str(source.main)) as file:
                 for name in _episodes_of(file, source):
-                    yield _trajectory(file[name], layout, source, f"{source.main}, {name}")
+                    episode, where = _episode(file, name, source)
+                    yield _trajectory(episode, layout, source, where)
 
 
 def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str) -> Trajectory:
@@ -118,7 +120,17 @@ def _layout(episode: h5py.Group, where: str) -> Layout:
         return ((FLAT, width(dataset(episode, "observations", where))),)
     layout = []
     found.visititems(lambda name, item: layout.append((name, width(item))) if isinstance(item, h5py.Dataset) else None)
+    if not layout:
+        raise UserError(f"{where}: 'observations' is empty; download the dataset again")
     return tuple(layout)
+
+
+def _episode(file: h5py.File, name: str, source: _Source) -> tuple[h5py.Group, str]:
+    """The group of an episode, and what errors call it."""
+    found, where = file[name], f"{source.main}, {name}"
+    if not isinstance(found, h5py.Group):
+        raise UserError(f"{where}: an array, expected a group; download the dataset again")
+    return found, where
 
 
 def _episodes_of(file: h5py.File, source: _Source) -> list[str]:
@@ -146,7 +158,9 @@ def _source(path: Path) -> _Source:
         raise UserError(f"{where}: data_format is {kind!r}, expected 'hdf5'; save the dataset again in that format")
     if not continuous:
         raise UserError(f"{where}: the action space is {space['type']}, expected Box: only continuous actions are read")
-    if not (np.isfinite([low, high]).all() and np.less(low, high).all()):
+    if len(low) != len(high):
+        raise UserError(f"{where}: {len(low)} lower and {len(high)} upper bounds of the actions; download it again")
+    if not (np.less(low, high).all() and (np.abs([low, high]) <= LARGEST_BOUND).all()):
         raise UserError(f"{where}: the action space has no bounds to scale to [-1, 1]; choose another dataset")
     return _Source(folder / MAIN, metadata, np.asarray(low), np.asarray(high))
 

@@ -44,8 +44,11 @@ class Recording(Protocol):
 
 
 def digest_of(paths: list[Path]) -> str:
-    """The sha256 of one file, or of the digests of several."""
+    """The sha256 of one file, or of the digests of several. UserError where two are the same."""
     digests = [files.sha256(path) for path in paths]
+    for number, digest in enumerate(digests):
+        if (first := digests.index(digest)) < number:
+            raise UserError(f"{paths[number]}: the same as {paths[first]}; name each file once")
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -63,7 +63,7 @@ class Optimizer:
 def usable_device(name: str, key: str) -> str:
     """`name`; UserError, with the setting `key` that it stands under, when PyTorch cannot use it here."""
     try:
-        torch.zeros(0, device=name)
+        torch.zeros(1, device=name).item()  # the meta device makes tensors and holds no numbers
     except (AssertionError, RuntimeError) as error:  # PyTorch raises the former where it was built without CUDA
         reason = str(error).splitlines()[0]
         raise UserError(f"{key} is {name}, which PyTorch cannot use here ({reason}); set cpu") from None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from lawm_data.errors import UserError
 from lawm_data.nets.blocks import join_models, split_models
 from lawm_data.nets.optim import Optimizer
 
@@ -24,8 +25,18 @@ def snapshot(modules: Modules, models: int) -> tuple[list[dict[str, Tensor]], di
     return split_models(tensors, models), steps
 
 
-def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], steps: Mapping[str, int]) -> None:
-    """Load the tensors of as many models as the modules hold."""
+def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], steps: Mapping[str, int], where: str) -> None:
+    """Load the tensors of as many models as the modules hold; UserError names `where` when they are of others."""
+    wanted = {
+        f"{name}.{key}": (x.shape[0] // len(own), *x.shape[1:])
+        for name, module in modules.items()
+        for key, x in module.state_dict().items()
+    }
+    counted = {f"{name}.{part}" for name, module in modules.items() for part in _optimizers(module)}
+    for tensors in own:
+        found = {key: tuple(tensors[key].shape) for key in wanted.keys() & tensors.keys()}
+        if found != wanted or steps.keys() != counted:
+            raise UserError(f"{where}: no checkpoint of these settings; remove its folder to go back one")
     tensors = join_models(own)
     for name, module in modules.items():
         module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
