@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import torch
 from helpers import random_episode
 
 from lawm_data.nets.blocks import Noise, Normalizer
@@ -59,8 +58,3 @@ def as_double(batch):
 
 def gradients(module):
     return {name: None if p.grad is None else p.grad.clone() for name, p in module.named_parameters()}
-
-
-def losses_after(make, updates):
-    """Total loss of each update [updates, N], from a function of the update's number to an update."""
-    return torch.stack([make(i) for i in range(updates)])

@@ -40,6 +40,25 @@ def test_the_actor_loss_is_minus_the_lambda_return_with_its_log_probability(crit
     torch.testing.assert_close(losses["actor"], 0.01 * log_pi - returns)
 
 
+def test_true_ends_and_settings_enter_the_returns_where_the_equations_have_them():
+    """Written out step by step: V_k = r_k + gamma p(alive at k+1) ((1 - lambda) v_{k+1} + lambda V_{k+1})."""
+    made = models.windows()
+    world = models.world(made, terminal=True)
+    config = replace(CONFIG, discount=0.8, lambda_=0.6, entropy=0.3, eps=0.7)
+    agent = clap.Agent(config, world, [0])
+    start = start_of(states_of(made, world))
+    losses = agent.loss(start, Noise([0], "agent", 0))
+    feat, log_pi = agent.imagine(start, Noise([0], "agent", 0))
+    value, alive = agent.value(feat[1:]), torch.sigmoid(world.continue_head(feat[1:])[..., 0])
+    assert alive.std() > 0
+    reward, following = world.reward_head(feat[1:])[..., 0], value[-1]
+    for k in reversed(range(config.horizon)):
+        following = reward[k] + 0.8 * alive[k] * (0.4 * value[k] + 0.6 * following)
+        torch.testing.assert_close(losses["actor"][k], 0.3 * log_pi[k] - following)
+        errors = agent._values(agent.critics, feat[k : k + 1])[:, 0] - following
+        torch.testing.assert_close(losses["critic"][k], errors.square().sum(0) / 2)
+
+
 def test_gradients_stay_where_they_belong():
     made, world, agent = agent_of()
     before = [p.clone() for p in world.parameters()]
@@ -58,12 +77,14 @@ def test_gradients_stay_where_they_belong():
 
 def test_the_latent_action_stays_within_eps_standard_deviations_of_the_prior():
     for prior in ("standard", "learned"):
-        made, world, agent = agent_of(prior=prior)
-        feat = states_of(made, world).feat
-        w = torch.empty(*feat.shape[:-1], 3).uniform_(-1, 1)
-        p = world.latent_prior(feat)
-        distance = ((agent.latent(feat, w) - p.mean) / p.std).abs()
-        torch.testing.assert_close(distance, 2 * w.abs(), rtol=1e-4, atol=1e-5)
+        for eps in (2.0, 0.5):
+            made, world, _ = agent_of(prior=prior)
+            agent = clap.Agent(replace(CONFIG, eps=eps), world, [0])
+            feat = states_of(made, world).feat
+            w = torch.empty(*feat.shape[:-1], 3).uniform_(-1, 1)
+            p = world.latent_prior(feat)
+            distance = ((agent.latent(feat, w) - p.mean) / p.std).abs()
+            torch.testing.assert_close(distance, eps * w.abs(), rtol=1e-4, atol=1e-5)
 
 
 def test_agents_side_by_side_equal_lone_ones():

@@ -18,10 +18,12 @@ from processes import count_files
 
 from lawm_data import dreamer, envs, plan2explore
 from lawm_data.collect import Config, collect, rounds
+from lawm_data.dreamer import Dreamer
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
 from lawm_data.runs import Run
 from lawm_data.store import Store
+from lawm_data.windows import Windows
 
 ENV = "pendulum-swingup"
 TINY = dreamer.Config(
@@ -74,6 +76,19 @@ def test_an_explorer_acts_with_samples_and_has_its_own_entropy_weight(tmp_path: 
     observation, first = np.zeros((1, spec.observation_size), np.float32), np.ones(1, bool)
     drawn = [learner.policy(order)(observation, first).tolist() for order in (2, 4, 2)]
     assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_each_update_of_a_history_has_a_batch_and_noise_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, noises = [], []
+    batch, update = Windows.batch, Dreamer.update
+    monkeypatch.setattr(
+        Windows, "batch", lambda self, index, stream="": drawn.append(index) or batch(self, index, stream)
+    )
+    monkeypatch.setattr(Dreamer, "update", lambda self, of, noise: noises.append(noise.step) or update(self, of, noise))
+    collect(tmp_path, ENV, made(episodes=8))
+    assert drawn == noises == list(range(8 * TINY.updates))
 
 
 def test_interruptions_at_any_point_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import models
 import numpy as np
@@ -250,6 +251,54 @@ def test_6_critics_that_promise_returns_fail(trained):
     last(agent.targets).bias += 500
     rung = exploitation(agent)
     assert not rung.passed and rung.verdict.startswith("the critics promise more")
+
+
+def test_6_looks_at_each_start_where_it_is(trained):
+    """By hand: actions from the state at t, as the agent took them there, and returns from r_t on."""
+    agent, replayed = trained[1], []
+    episodes = episodes_of(agent.policy(), count=2)
+
+    def replay(episode, t, actions):
+        replayed.append((episode.order, t))
+        np.testing.assert_allclose(actions[0], episode.action[t], rtol=1e-4, atol=1e-5)
+        return 0.0
+
+    figures = acting.exploitation(agent, episodes, replay).figures
+    starts = range(0, (60 - acting.HORIZON) // 2 + 1, acting.STRIDE)
+    assert replayed == [(order, t) for order in (0, 1) for t in starts]
+    gamma = agent.config.discount
+    earned = [sum(gamma**i * r for i, r in enumerate(e.reward[t:].tolist())) for e in episodes for t in starts]
+    assert figures["Monte-Carlo return"] == pytest.approx(np.mean(earned), rel=1e-4)
+
+
+def test_3_the_first_imagined_state_is_compared_with_the_next_observation():
+    """A world that counts: the observation is the time, and each imagined step adds one."""
+
+    class Counting:
+        config = SimpleNamespace(normalize=True)
+        rssm = SimpleNamespace(
+            imagine=lambda start, actions, noise: (
+                SimpleNamespace(feat=start.mean + torch.arange(1.0, len(actions) + 1)[:, None, None, None]),
+                actions,
+            )
+        )
+        decoder = staticmethod(lambda feat: feat)
+
+    time = torch.arange(40.0)[:, None, None, None]
+    states = SimpleNamespace(map=lambda take: SimpleNamespace(mean=take(time)))
+    seen = SimpleNamespace(states=states, action=torch.zeros(39, 1, 1, 1), observation=time)
+    assert set(rungs._open_loop_errors(Counting(), seen).values()) == {0.0}
+
+
+def test_what_is_held_out_are_windows_of_validation_episodes(dataset):
+    (run,) = train.train(job(dataset), Path("runs"))
+    starts = diagnostics.held_out(run, dataset).observation[0, 0].numpy()
+    rows = {
+        split: {row.tobytes() for episode in dataset.episodes("medium-replay", split) for row in episode.observation}
+        for split in ("validation", "labeled", "unlabeled")
+    }
+    found = {row.tobytes() for row in starts}
+    assert found <= rows["validation"] and not found & (rows["labeled"] | rows["unlabeled"])
 
 
 def test_7_a_narrower_support_that_earns_more_fails():

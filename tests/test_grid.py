@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers import random_episode
 from made_dataset import made_episodes, make_dataset
 from test_train import SETTINGS, final, job
 
 import lawm_train.cli
-from lawm_data import config, parallel
+from lawm_data import config, files, parallel
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import grid, methods, paper, policy, stream, train
+from lawm_train import grid, methods, paper, policy, scoring, stream, train
 from lawm_train.data import Labels
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -177,7 +178,8 @@ def test_fractions_of_labels_have_folders_of_their_own(small):
     counts = [Run(RUNS / f"custom-made-medium-replay-bc-frac{f}-s0").config["labeled"] for f in (0.1, 0.3)]
     assert counts == [1, 3]
     own = stream.open_dataset("data").manifest.label_fraction
-    assert states(small(f"{{methods: [bc], oracle: [], runs: 1, label_fracs: [{own}]}}"))
+    again = states(small(f"{{methods: [bc], oracle: [], runs: 1, label_fracs: [{own}]}}"))
+    assert list(again.values()) == ["done"]
     assert (RUNS / "custom-made-medium-replay-bc-s0").is_dir(), "the dataset's own fraction has the plain name"
 
 
@@ -355,6 +357,31 @@ def test_missing_actions_are_told_before_any_cell_trains(small):
     first, *others = answer.stdout.splitlines()
     assert answer.exit_code == 1 and first.startswith("cell 2 of 2, BC on other") and "withheld" in first
     assert others[-1].startswith("cell 1 of 2, BC on data") and ", done" in others[-1]
+
+
+def test_what_was_trained_is_scored_over_as_many_episodes_as_asked(small, monkeypatch):
+    class Simulator:
+        def __init__(self, env, repeat, models, episodes, device="cpu"):
+            self.models, self.episodes = models, episodes
+
+        def returns(self, acting):
+            return [[float(k) for k in range(self.episodes)] for _ in range(self.models)]
+
+    for module in (train, scoring):
+        monkeypatch.setattr(module, "Evaluator", Simulator)
+    sizes = {"observation_size": 3, "action_size": 1}
+    make_dataset(Path("data"), [random_episode(k, 20, **sizes, env="pendulum-swingup") for k in range(15)])
+    value = files.read_json(Path("data/lawm.json"))
+    files.write_json(Path("data/lawm.json"), value | {"repeat": 50})
+    section = "{methods: [bc, clap], oracle: [], runs: 2, episodes: 7}"
+    answer = small(section)
+    assert answer.exit_code == 0, answer.output
+    scored = {
+        (path.parent.name.split("-")[-2], path.stem.split("-")[-1]): len(files.read_json(path)["returns"])
+        for path in RUNS.glob("*/evaluation-*.json")
+    }
+    assert scored == {("bc", "agent"): 7, ("clap", "agent"): 7, ("clap", "prior"): 7}
+    assert set(states(small(section)).values()) == {"was done, returns 3.0, 3.0"}
 
 
 @pytest.mark.slow

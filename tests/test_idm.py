@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import models
 import numpy as np
+import pytest
 import torch
 
 from lawm_data.nets.blocks import Noise
@@ -37,6 +38,7 @@ def test_what_is_held_out_is_not_learned_from():
     held_out = {episode.episode_id for episode in idm.split(EPISODES, 0.2)[1]}
     other = [replace(e, action=-e.action) if e.episode_id in held_out else e for e in EPISODES]
     (ours, errors), (theirs, others) = trained(), trained(episodes=other)
+    assert len(errors) == CONFIG.updates / CONFIG.choose_every
     for a, b in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(errors, others)
@@ -49,6 +51,11 @@ def test_the_chosen_weights_are_those_of_the_lowest_held_out_error():
     ((context, action),) = Contexts([idm.split(EPISODES, 0.2)[1]], [0], 2, 1).pairs
     again = (model.chosen(context.expand(2, -1, -1)) - action).square().sum(-1).mean(1)
     torch.testing.assert_close(again, model.error)
+    hidden = idm.split(EPISODES, 0.2)[1]
+    for k in (0, 1):
+        told = model.relabel([episode.stripped() for episode in hidden], k)
+        rows = np.concatenate([a.action - b.action for a, b in zip(told, hidden, strict=True)])
+        assert np.square(rows).sum(1).mean() == pytest.approx(float(model.error[k]), rel=1e-4), "relabels with them"
 
 
 def test_models_side_by_side_equal_lone_ones():

@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from lawm_data import windows as windows_module
 from lawm_data.nets.blocks import Linear, Noise, Norm
 from lawm_data.windows import Pool, Windows
+from lawm_train import lawm
 
 
 def mlp(net, x):
@@ -48,9 +49,10 @@ def gru(cell, x, h):
     return update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * h
 
 
-def window_loss(world, observation, action, reward, state_noise, latent_noise, labeled):
-    """-L of eq. 7 (labeled) or eq. 8 (not) plus eq. 11 for one window, one step at a time."""
+def window_loss(world, observation, action, reward, state_noise, latent_noise, labeled, terminal):
+    """-L of eq. 7 (labeled) or eq. 8 (not) plus eq. 11 for one window, one step at a time, each term weighted."""
     c, rssm = world.config, world.rssm
+    w, kind = c.weights, 1.0 if labeled else c.unlabeled_weight
     o = (observation - world.normalizer.mean[0, 0].numpy()) / world.normalizer.std[0, 0].numpy()
     o = np.clip(o, -10, 10)
     embed = [mlp(world.encoder, x) for x in o]
@@ -62,12 +64,16 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
         posterior = gaussian(mlp(rssm.posterior_head, np.concatenate([h, embed[t]])))
         s = posterior[0] + posterior[1] * state_noise[t]
         feat = np.concatenate([h, s])
-        total += np.sum((mlp(world.decoder, feat) - o[t]) ** 2) / (2 * c.observation_sigma**2)
-        total += max(kl(*posterior, *prior), c.free_nats)
+        total += w.observation * np.sum((mlp(world.decoder, feat) - o[t]) ** 2) / (2 * c.observation_sigma**2)
+        total += w.state_kl * max(kl(*posterior, *prior), c.free_nats)
         if t > 0:
-            total += (mlp(world.reward_head, feat)[0] - reward[t - 1]) ** 2 / (2 * c.reward_sigma**2)
+            error = mlp(world.reward_head, feat)[0] - reward[t - 1]
+            total += w.reward * error**2 / (2 * c.reward_sigma**2)
+        if t > 0 and world.continue_head is not None:
+            alive = sigmoid(mlp(world.continue_head, feat)[0])
+            total -= w.terminal * np.log(1 - alive if terminal and t == len(o) - 1 else alive)
         if t == len(o) - 1:
-            return total
+            return kind * total
         if labeled:
             q = gaussian(mlp(world.action_posterior, np.concatenate([feat, action[t]])))
         else:
@@ -75,17 +81,33 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
         u = q[0] + q[1] * latent_noise[t]
         decoded = np.tanh(mlp(world.action_decoder, np.concatenate([feat, u])))
         p = gaussian(mlp(world.prior_head, feat)) if world.prior_head else (np.zeros_like(u), np.ones_like(u))
-        total += max(kl(*q, *p), c.latent_free_nats)
+        total += w.latent_kl * max(kl(*q, *p), c.latent_free_nats)
         if labeled:
-            total += np.sum((decoded - action[t]) ** 2) / (2 * c.action_sigma**2)
+            total += w.action * np.sum((decoded - action[t]) ** 2) / (2 * c.action_sigma**2)
         a = action[t] if labeled else decoded
 
 
+WEIGHTS = lawm.Weights(observation=2.0, reward=3.0, action=0.5, state_kl=0.7, latent_kl=1.5, terminal=4.0)
+UNUSUAL = {"observation_sigma": 0.5, "reward_sigma": 0.7, "action_sigma": 0.2, "unlabeled_weight": 0.25}
+
+
 @pytest.mark.parametrize("prior", ["standard", "learned"])
-@pytest.mark.parametrize(("free_nats", "latent_free_nats"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.5)])
-def test_the_mixed_objective_equals_its_equations(prior, free_nats, latent_free_nats):
-    made = models.windows(counts=(2, 3))
-    world = models.world(made, prior=prior, free_nats=free_nats, latent_free_nats=latent_free_nats).double()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"free_nats": 1.0},
+        {"latent_free_nats": 0.5},
+        {**UNUSUAL, "weights": WEIGHTS},
+    ],
+)
+def test_the_mixed_objective_equals_its_equations(prior, changes):
+    """Of windows that end in a true end and others, so that the continue head has both."""
+    ended = [replace(episode, terminal=True) for episode in models.episodes(length=8)]
+    made = models.windows(counts=(2, 3), recorded=ended)
+    world = models.world(made, terminal=True, prior=prior, **changes).double()
+    ends = made.batch(0).terminal[0]
+    assert ends[:2].any() and ends[2:].any() and not ends.all()
     batch, noise = models.as_double(made.batch(0)), models.DoubleNoise([0], "test", 0)
     terms, _ = world.loss(batch, noise)
     state_noise = noise_of(noise, "test", 7, 5, 4)
@@ -99,6 +121,7 @@ def test_the_mixed_objective_equals_its_equations(prior, free_nats, latent_free_
             state_noise[:, b],
             latent_noise[:, b],
             labeled=b < 2,
+            terminal=bool(ends[b]),
         )
         for b in range(5)
     ]
@@ -191,7 +214,7 @@ def test_the_decoders_gradient_from_unlabeled_data_is_an_option(shared):
     assert all(p.grad.abs().sum() > 0 for p in world.inverse_dynamics.parameters())
 
 
-def test_the_action_posterior_never_looks_beyond_the_window():
+def test_an_inferred_action_follows_from_the_next_observation_and_none_after_it():
     made = models.windows()
     world, batch = models.world(made), unlabeled_batch(made)
     noise = lambda: Noise([0], "model", 0)  # noqa: E731

@@ -11,6 +11,7 @@ from lawm_data.nets.blocks import (
     Dropout,
     Init,
     Noise,
+    Normalizer,
     by_member,
     detached,
     dropping,
@@ -51,20 +52,30 @@ def test_tanh_gaussian_density_equals_torch_distributions():
     torch.testing.assert_close(log_w, truth, rtol=1e-6, atol=1e-6)
 
 
-def test_lambda_return_equals_its_definition():
+@pytest.mark.parametrize("discount", [0.9, drawn(5, 2, seed=2).sigmoid()], ids=["number", "by step"])
+def test_lambda_return_equals_its_definition(discount):
     """The weighted sum of n-step returns, written out (Sutton & Barto 2018, eq. 12.3)."""
-    reward, value, discount, lambda_ = drawn(5, 2), drawn(5, 2, seed=1), 0.9, 0.8
+    reward, value, lambda_ = drawn(5, 2), drawn(5, 2, seed=1), 0.8
     horizon = len(reward)
+    gamma = discount * torch.ones_like(reward)
 
     def n_step(k, n):
-        rewards = sum(discount**i * reward[k + i] for i in range(n))
-        return rewards + discount**n * value[k + n - 1]
+        rewards = sum(gamma[k : k + i].prod(0) * reward[k + i] for i in range(n))
+        return rewards + gamma[k : k + n].prod(0) * value[k + n - 1]
 
     for k in range(horizon):
         left = horizon - k
         truth = sum((1 - lambda_) * lambda_ ** (n - 1) * n_step(k, n) for n in range(1, left))
         truth = truth + lambda_ ** (left - 1) * n_step(k, left)
         torch.testing.assert_close(lambda_return(reward, value, discount, lambda_)[k], truth)
+
+
+def test_observations_are_normalised_within_bounds():
+    normalizer = Normalizer(torch.tensor([[[1.0, 5.0]]]), torch.tensor([[[2.0, 0.0]]]))
+    x = torch.tensor([[[3.0, 5.05], [1e3, 5.2], [-1e3, 4.8]]])
+    torch.testing.assert_close(
+        normalizer(x), torch.tensor([[[1.0, 5.0], [10.0, 10.0], [-10.0, -10.0]]]), atol=1e-4, rtol=0
+    )
 
 
 def make_rssm(seeds=(0,)):

@@ -204,11 +204,22 @@ def test_the_manifest_reads_back(made: Path) -> None:
 
 
 def test_the_digest_names_every_file_but_what_is_hidden(made: Path) -> None:
-    digest = Manifest.load(made).digest
-    for name, changes in ((LABELED, True), ("README.md", True), (WITHHELD, False)):
-        value = Manifest.load(made).to_json()
+    manifest = Manifest.load(made)
+    assert WITHHELD in manifest.withheld and len(manifest.withheld) == 3
+    for name in manifest.files:
+        value = manifest.to_json()
         value["files"][name]["sha256"] = "0" * 64
-        assert (Manifest.from_json(value).digest != digest) == changes, name
+        assert (Manifest.from_json(value).digest != manifest.digest) == (name not in manifest.withheld), name
+
+
+def test_no_damaged_file_passes_verify(dataset: Path) -> None:
+    for name in Manifest.load(dataset).files:
+        whole = (dataset / name).read_bytes()
+        (dataset / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(UserError, match=f"{name}: its sha256 differs"):
+            shards.verify(dataset)
+        (dataset / name).write_bytes(whole)
+    shards.verify(dataset)
 
 
 def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:

@@ -56,6 +56,17 @@ def test_medium_replay_ends_where_the_mean_of_the_last_20_first_exceeds_the_cap(
     assert len(cut(history(returns), "walker-walk", everything)["medium-replay"].rows) == 80
 
 
+def test_a_mean_at_the_cap_does_not_exceed_it() -> None:
+    part = cut(history([585.0] * 30), "walker-walk", Config(validation=0))["medium-replay"]
+    assert len(part.rows) == 30
+
+
+def test_what_is_left_of_a_quota_goes_to_the_first_collectors() -> None:
+    rows = [one for seed in range(3) for one in history([10.0] * 100, seed=seed)]
+    part = cut(rows, "walker-walk", Config(quota=62, validation=0))["medium-replay"]
+    assert [sum(one.seed == seed for one in part.rows) for seed in range(3)] == [21, 21, 20]
+
+
 def test_each_collector_has_its_own_history() -> None:
     fast, slow = history([1000.0] * 40 + [0.0] * 40), history([0.0] * 80, seed=1)
     part = cut(fast + slow, "walker-walk", Config(validation=0))["medium-replay"]

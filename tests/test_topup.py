@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
-from test_collect_learning import ENV, contents, made, run_of
+from test_collect_learning import ENV, TINY, contents, made, run_of
+from test_slicing import row
 
-from lawm_data import slicing, topup
+from lawm_data import envs, slicing, topup
 from lawm_data.collect import collect
 from lawm_data.errors import UserError
+from lawm_data.learner import load_kept
+from lawm_data.nets.blocks import Noise
 from lawm_data.slicing import Rule, Rules
 from lawm_data.store import Row, Store
 
@@ -83,6 +86,20 @@ def test_an_interruption_leaves_no_trace(history: Path, tmp_path: Path, monkeypa
     monkeypatch.undo()
     topup.top_up(cut, ENV, "medium", split(60))
     assert contents(cut) == contents(whole)
+
+
+def test_a_policy_is_judged_by_the_returns_since_the_one_before_it() -> None:
+    rows = [row(order, 100.0 * (order >= 25)) for order in range(50)]
+    kept = {25: Path("policy-000025"), 50: Path("policy-000050")}
+    assert topup._policies(kept, rows, Rule(90.0, 110.0), "") == [Path("policy-000050")]
+
+
+def test_a_kept_policy_acts_as_in_training_by_samples(history: Path) -> None:
+    path = next(run_of(history).path.glob("policy-*"))
+    spec = envs.spec(ENV, 50)
+    observation, first = np.zeros((1, spec.observation_size), np.float32), np.ones(1, bool)
+    one, again, other = (load_kept(path, spec, TINY, Noise([0], "top-up", k))(observation, first) for k in (0, 0, 1))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
 def test_a_collector_without_such_a_policy_stops_no_other(

@@ -1,7 +1,6 @@
 """The offline loop: a cut run continues the same numbers, seeds do not touch, what cannot work is told first."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,7 +117,7 @@ def test_a_policy_from_disk_acts_as_the_one_that_was_trained(dataset, tmp_path, 
         first = ~first if first.all() else first
 
 
-def test_free_nats_follow_the_slice_unless_they_are_set(dataset):
+def test_free_nats_of_the_slice_give_way_to_those_that_are_set(dataset):
     sizes, blank = Sizes(5, 2, False, 1.0), Statistics.blank(5)
 
     def built(settings=()):
@@ -239,4 +238,3 @@ def test_configs_round_trip_through_a_run(dataset, tmp_path):
     one = job(dataset, "bc")
     run = train.train(one, tmp_path)[0]
     assert config.from_dict(run.config["settings"], policy.SECTIONS, "config.json") == one.configs
-    assert replace(one.configs["train"], batch=5) != one.configs["train"]

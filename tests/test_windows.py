@@ -43,6 +43,15 @@ def test_batches_are_a_pure_function_of_seed_and_index():
     assert not torch.equal(lone.batch(7).observation, lone.batch(7, "agent").observation)
 
 
+def test_each_model_draws_from_pools_of_its_own():
+    a, b = (Pool([counting_episode(order, 20)], True, 1, 5) for order in (1, 2))
+    both = Windows([[a], [b]], [3, 4], 5, [6]).batch(7)
+    for k, pool in enumerate((a, b)):
+        lone = Windows([[pool]], [3 + k], 5, [6]).batch(7)
+        assert torch.equal(both.observation[:, k], lone.observation[:, 0])
+        assert (both.observation[..., 0][:, k] // 1000 == k + 1).all()
+
+
 def test_the_first_steps_are_as_frequent_as_the_rule_says():
     """k uniform on [-(L-1), T-1], clipped: of T + L - 1 windows L start at 0 and L at T - L, one at each between."""
     length, window, draws = 12, 4, 60_000

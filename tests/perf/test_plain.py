@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import models
 import plain
+import pytest
 import torch
 from published import Published, network
 
@@ -43,14 +44,19 @@ def test_world_models_stay_equal_over_updates():
         torch.testing.assert_close(mine, plain.as_plain(own))
 
 
-def test_losses_and_weights_equal_the_published_algorithm_step_for_step():
-    """In float64, but for the bias corrections of the fused Adam, which are float32."""
+@pytest.mark.parametrize("scale", [1.0, 20.0], ids=["", "near saturation"])
+def test_losses_and_weights_equal_the_published_algorithm_step_for_step(scale):
+    """In float64, but for the bias corrections of the fused Adam, which are float32. scale: of the actor's last layer,
+    so that the noise on the target's action reaches beyond 1.
+    """
     ended = [replace(episode, terminal=True) for episode in models.episodes(length=8)]
     made = models.windows(counts=(32, 0), window=1, recorded=ended)
     rows = torch.cat([pool.observations() for pool in made.pools[0]]).double()
     mean, std = rows.mean(0), rows.std(0, correction=0)
     normalizer = td3bc.normalizer(mean.float()[None, None], std.float()[None, None])
     agent = td3bc.Agent(td3bc.Config(units=16), [0], normalizer, 2).double()
+    for actor in (agent.actor, agent.actor_target):
+        actor.layers[-1].weight.data.mul_(scale)
     published = Published(agent)
     terminals = 0
     for i in range(12):
