@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise
-from lawm_data.nets.dists import TwoHot, balanced_kl, bounded_gaussian, gaussian_nll, symlog, tanh_gaussian
+from lawm_data.nets.dists import Gaussian, TwoHot, balanced_kl, bounded_gaussian, gaussian_nll, symlog, tanh_gaussian
 from lawm_data.nets.filtering import Filtering
 from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.nets.products import Products, multiplying
@@ -122,7 +122,7 @@ class Dreamer(nn.Module):
         predicted = self.reward_head(states.feat[1:])
         terms = {
             "observation": gaussian_nll(self.decoder(states.feat), symlog(batch.observation), c.observation_sigma),
-            "state_kl": balanced_kl((states.mean, states.std), prior, c.balance, c.free_nats),
+            "state_kl": balanced_kl(Gaussian(states.mean, states.std), prior, c.balance, c.free_nats),
             "reward": gaussian_nll(predicted, batch.reward[..., None], c.reward_sigma),
         }
         return terms, states

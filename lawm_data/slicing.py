@@ -89,7 +89,10 @@ class Slice:
     wanted: int
     found: int
     rule: dict[str, Any]
-    complete: bool
+
+    @property
+    def complete(self) -> bool:
+        return self.found >= self.wanted
 
 
 def _paper(expert: float, medium: tuple[float, float], cap: float) -> dict[str, Rule]:
@@ -213,7 +216,7 @@ def _slice(name: str, taken: list[Row], left: list[Row], wanted: int, rule: dict
         validation = drawn(taken, min(config.validation, share(HELD_OUT, len(taken))))
     held_out = {row.episode_id for row in validation}
     rows = [row for row in taken if row.episode_id not in held_out]
-    return Slice(name, rows, validation, wanted, len(taken), rule, len(taken) >= wanted)
+    return Slice(name, rows, validation, wanted, len(taken), rule)
 
 
 def _grouped(rows: Iterable[Row], key: Any) -> dict[Any, list[Row]]:

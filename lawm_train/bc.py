@@ -15,7 +15,7 @@ from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.optim import Optimizer
 from lawm_data.nets.products import multiplying
 from lawm_data.windows import Batch
-from lawm_train.evaluate import Policy, stateless
+from lawm_train.evaluate import Act, stateless
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,6 @@ class Cloner(nn.Module):
             loss = self.loss(batch)["action"].mean((0, 2))
             return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
 
-    def policy(self) -> Policy:
+    def policy(self) -> Act:
         """Acts as cloned."""
         return stateless(self.act)

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from lawm_data.errors import UserError
 from lawm_train import paper
-from lawm_train.evidence import STOPPED, Record
+from lawm_train.evidence import ORACLE, STOPPED, Record
 
-ORACLE = " oracle"  # how a method's name ends
 SHORT = 6  # digits of a digest of settings that tell them apart in a table
 NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
 
@@ -113,7 +112,7 @@ def beside_oracles(found: Cells) -> Cells:
     for place, own in found.items():
         everywhere = [other for other in spread if other._replace(label_frac=place.label_frac) == place]
         for method, cell in own.items():
-            for at in (everywhere if is_oracle(method) else []) or [place]:
+            for at in everywhere if everywhere and is_oracle(method) else [place]:
                 spread.setdefault(at, {})[method] = cell._replace(place=at)
     ordered = sorted(spread.items(), key=lambda item: _order(item[0]))
     return {place: dict(sorted(own.items(), key=lambda item: rank(item[0]))) for place, own in ordered}

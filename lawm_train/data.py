@@ -207,16 +207,22 @@ def _redrawn(dataset: Dataset, slice_name: str, wanted: Labels, seeds: Sequence[
     """The pair of each model by the rule of `split`, the rest stripped; equal draws share their lists."""
     any_withheld = bool(dataset.manifest.slices[slice_name].splits.get("withheld"))
     everything = _everything(dataset, slice_name, any_withheld)
-    known = [episode.episode_id for episode in everything if episode.action is not None]
     draws = [wanted.draw(dataset.manifest, seed) for seed in seeds]
     pairs: dict[tuple[float | None, int], Pair] = {}
     for draw in set(draws):
-        drawn = labels.drawn(known, len(everything), *draw)
-        pairs[draw] = (
-            [episode for episode in everything if episode.episode_id in drawn],
-            [episode.stripped() for episode in everything if episode.episode_id not in drawn],
-        )
+        known, others = drawn_apart(everything, *draw)
+        pairs[draw] = known, [episode.stripped() for episode in others]
     return [pairs[draw] for draw in draws]
+
+
+def drawn_apart(everything: Sequence[Episode], fraction: float | None, seed: int) -> Pair:
+    """The episodes whose actions a draw of the labels keeps, and the others, not stripped; both in their order."""
+    known = [episode.episode_id for episode in everything if episode.action is not None]
+    drawn = labels.drawn(known, len(everything), fraction, seed)
+    return (
+        [episode for episode in everything if episode.episode_id in drawn],
+        [episode for episode in everything if episode.episode_id not in drawn],
+    )
 
 
 def _ordered(episodes: Iterable[Episode]) -> list[Episode]:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from lawm_data import config, envs, files, labels
+from lawm_data import config, envs, files
 from lawm_data.episode import Episode
 from lawm_data.errors import Missing, UserError
 from lawm_data.runs import Position, Run, trained
 from lawm_data.windows import Batch, Pool, Windows
-from lawm_train import acting, cells, evidence, idm, policy, rungs
+from lawm_train import acting, cells, evidence, idm, ladders, methods, policy, rungs
 from lawm_train.clap import Agent
+from lawm_train.data import drawn_apart
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.lawm import WorldModel
 from lawm_train.rungs import Rung, not_walked
@@ -48,7 +49,7 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
     with torch.no_grad():
         walked = [*_of_model(run, dataset, world, teller), *_of_agent(run, dataset, world, agent, position)]
     found = {**position._asdict(), "rungs": [rung._asdict() for rung in walked]}
-    files.write_json(path / "diagnostics.json", found)
+    files.write_json(path / ladders.FILE, found)
     return walked
 
 
@@ -71,10 +72,7 @@ def draw_of(run: Run, dataset: Dataset) -> tuple[list[Episode], list[Episode]]:
     withheld = bool(dataset.manifest.slices[saved["slice"]].splits.get("withheld"))
     hidden = dataset.episodes(saved["slice"], "unlabeled", with_actions=withheld)
     everything = [*dataset.episodes(saved["slice"], "labeled"), *hidden]
-    known = [episode.episode_id for episode in everything if episode.action is not None]
-    drawn = labels.drawn(known, len(everything), saved["label_frac"], saved["label_seed"])
-    own = [episode for episode in everything if episode.episode_id in drawn]
-    return own, [episode for episode in everything if episode.episode_id not in drawn]
+    return drawn_apart(everything, saved["label_frac"], saved["label_seed"])
 
 
 def _of_model(run: Run, dataset: Dataset, world: WorldModel, teller: nn.Module | None = None) -> list[Rung]:
@@ -109,7 +107,7 @@ def _of_teller(run: Run, dataset: Dataset, teller: nn.Module) -> Rung:
     """Rung 2 of told actions; it alone wants the withheld ones here, so without them the other rungs are walked."""
     assert isinstance(teller, idm.InverseDynamics)
     try:
-        _, others = ([], []) if run.config["oracle"] else draw_of(run, dataset)
+        _, others = draw_of(run, dataset)
     except Missing as error:
         return not_walked(rungs.INFERRED, str(error))
     hidden = _withheld(others)
@@ -122,6 +120,14 @@ def _withheld(others: Sequence[Episode]) -> list[Episode]:
     return [episode for episode in others if episode.action is not None][:HIDDEN]
 
 
+def _logged_of_prior(run: Run, position: Position) -> list[Sequence[float]]:
+    """Returns of the prior policy of the world model at a checkpoint, one list, or none where it was not evaluated."""
+    scores = [record.last for record in evidence.of_run(run.path) if evidence.is_prior(record.method)]
+    of_model = int(run.config["method"].startswith(methods.INFERRED))  # the phase that trains it: an IDM comes before
+    frozen = position.phase > of_model  # then an earlier score is of this very model
+    return [score.returns for score in scores if frozen or position == Position(of_model, score.update)]
+
+
 def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent, position: Position) -> list[Rung]:
     manifest = dataset.manifest
     if manifest.repeat is None:
@@ -129,9 +135,9 @@ def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent, posit
         return [not_walked(name, reason) for name in ("5 prior policy", "6 exploitation", "7 support")]
     sizes = manifest.observation_size, manifest.action_size
     check_sizes(dataset.describe(), manifest.env, manifest.repeat, *sizes)
-    scores = [record.last for record in evidence.of_run(run.path) if record.method.endswith(evidence.PRIOR)]
-    logged = [score.returns for score in scores if position.phase or score.update == position.update]  # then frozen
-    of_prior = logged or Evaluator(manifest.env, manifest.repeat, 1, PRIOR_EPISODES).returns(world.policy())
+    of_prior = _logged_of_prior(run, position) or Evaluator(manifest.env, manifest.repeat, 1, PRIOR_EPISODES).returns(
+        world.policy()
+    )
     fifth = acting.prior_policy(of_prior[0], manifest.slices[run.config["slice"]].statistics["mean"])
     (episodes,) = Evaluator(manifest.env, manifest.repeat, 1, acting.EPISODES).run(agent.policy())
     sixth = acting.exploitation(agent, episodes, acting.replay_in(envs.make(manifest.env, manifest.repeat)))

@@ -20,7 +20,7 @@ from lawm_data.errors import UserError
 # Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^64); evaluation from these few.
 FIRST_SEED = 1_000_000
 AT_ONCE = 20  # episodes in step, each model; an environment takes 11 MB
-Policy = Callable[[Tensor, Tensor], Tensor]
+Act = Callable[[Tensor, Tensor], Tensor]
 """observation [N, B, O], first [N, B] -> action [N, B, A]"""
 
 
@@ -35,7 +35,7 @@ class Config:
         check_least("evaluate", self, episodes=1, every=1)
 
 
-def stateless(actor: Callable[[Tensor], Tensor]) -> Policy:
+def stateless(actor: Callable[[Tensor], Tensor]) -> Act:
     """The policy of an actor that the observation [N, B, O] alone decides for, [N, B, A]."""
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class Evaluator:
         self.env, self.models, self.episodes, self.device = env, models, episodes, device
         self.envs = [envs.make(env, repeat) for _ in range(models * min(episodes, AT_ONCE))]
 
-    def run(self, policy: Policy) -> list[list[Episode]]:
+    def run(self, policy: Act) -> list[list[Episode]]:
         """Episodes of each of the N models."""
 
         def act(observation: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -80,6 +80,6 @@ class Evaluator:
             own[k].append(episode)
         return own
 
-    def returns(self, policy: Policy) -> list[list[float]]:
+    def returns(self, policy: Act) -> list[list[float]]:
         """Raw returns [N][B]. UserError from a policy that gives NaN."""
         return [[episode.episode_return for episode in own] for own in self.run(policy)]

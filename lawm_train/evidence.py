@@ -24,6 +24,7 @@ from lawm_data.runs import Run
 
 MOST_BYTES = 50_000  # of one run's evidence
 PRIOR_PHASE = "model"  # there the evaluated policy is the prior-policy control
+ORACLE = " oracle"  # in the name of a method with all actions; behind it ` <kind>-prior` and PRIOR may stand
 PRIOR = " prior-policy"
 DIGITS = 12  # of each digest and commit
 STOPPED = "stopped"  # the state of a seed that diverged
@@ -140,7 +141,7 @@ def of_run(path: Path) -> list[Record]:
         if row["kind"] == "evaluate":
             own = prior if row["phase"] == PRIOR_PHASE else agent
             own.append(Evaluation(row["phase"], row["update"], _rounded(row["returns"])))
-    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    phases = phases_of(rows)
     if agent:
         agent[-1] = _score(path, "agent", phases, agent[-1]) or agent[-1]
         of_last = _score(path, "prior", phases, agent[-1])
@@ -149,6 +150,16 @@ def of_run(path: Path) -> list[Record]:
     pairs = [(record, agent), (replace(record, method=record.method + PRIOR), prior)]
     made = [replace(one, evaluations=tuple(evaluations)) for one, evaluations in pairs]
     return [one for one in made if one.evaluations or (one.method == record.method and one.state == STOPPED)]
+
+
+def phases_of(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The names of the phases by their numbers: they are logged in the order in which they train."""
+    return list(dict.fromkeys(row["phase"] for row in rows))
+
+
+def is_prior(method: str) -> bool:
+    """Whether it is a prior-policy control."""
+    return method.endswith(PRIOR)
 
 
 def write(records: Sequence[Record], folder: Path) -> None:
@@ -237,7 +248,7 @@ def _constants(run: Run) -> Record:
 def _method(saved: dict[str, Any]) -> str:
     prior = saved["settings"]["model"]["prior"]
     learns_a_model = saved["method"].removeprefix("idm-") in ("lawm", "clap")
-    return saved["method"] + " oracle" * saved["oracle"] + (f" {prior}-prior" if prior and learns_a_model else "")
+    return saved["method"] + ORACLE * saved["oracle"] + (f" {prior}-prior" if prior and learns_a_model else "")
 
 
 def _score(path: Path, policy: str, phases: list[str], last: Evaluation) -> Evaluation | None:

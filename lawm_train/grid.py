@@ -52,7 +52,7 @@ class Cell(NamedTuple):
     labels: Labels
 
     def __str__(self) -> str:
-        oracle = " oracle" if self.labels.oracle else ""
+        oracle = evidence.ORACLE if self.labels.oracle else ""
         fraction = "" if self.labels.fraction is None else f", {100 * self.labels.fraction:g}% labeled"
         return f"{title(self.method + oracle)} on {self.dataset}, {self.slice or 'default slice'}{fraction}"
 
@@ -174,7 +174,7 @@ class _Task:
         """What there is to tell of runs that have ended."""
         stopped, runs = len(self.stopped), self.folders.values()
         records = [record for run in runs for record in evidence.of_run(run.path)]
-        agents = [record for record in records if record.evaluations and not record.method.endswith(evidence.PRIOR)]
+        agents = [record for record in records if record.evaluations and not evidence.is_prior(record.method)]
         means = [f"{record.last.mean:.1f}" for record in agents]
         said = f", {stopped} of {len(runs)} stopped" if stopped else ""
         return said + (f", returns {', '.join(means)}" if means else "")

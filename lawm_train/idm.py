@@ -2,7 +2,7 @@
 
 Some of the labeled trajectories are held out; the weights with the lowest error on those are the ones that relabel.
 
-Shapes: N models, B actions, W = 5 observations, O observation, A action.
+Shapes: N models, B actions, W = 2 radius + 1 observations, O observation, A action.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Config:
 
 
 class Network(nn.Module):
-    """a_t = tanh(MLP(o_{t-2} .. o_{t+2})), edges repeated."""
+    """a_t = tanh(MLP(o_{t-radius} .. o_{t+radius})), edges repeated."""
 
     def __init__(self, config: Config, seeds: list[int], normalizer: Normalizer, action: int):
         super().__init__()
@@ -100,7 +100,7 @@ class InverseDynamics(nn.Module):
         better = (error < self.error)[:, None, None]
         for kept, now in zip(self.chosen.parameters(), self.network.parameters(), strict=True):
             kept.copy_(torch.where(better, now, kept))
-        self.error.copy_(torch.minimum(error, self.error))
+        self.error.copy_(torch.where(error < self.error, error, self.error))  # not minimum, which takes NaN
         return {"held_out": error}
 
     @torch.no_grad()

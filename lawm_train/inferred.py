@@ -27,16 +27,16 @@ class InferredActions(Filtering):
         self,
         rssm: RSSM,
         inverse_dynamics: MLP,
-        decoder: MLP,
+        action_decoder: MLP,
         embed: Tensor,
         action: Tensor,
         noise: Tensor,
         latent_noise: Tensor,
         decoder_grad: bool,
     ):
-        """latent_noise [L, N, B - M, U]; decoder_grad: whether these windows train the decoder's weights."""
+        """latent_noise [L, N, B - M, U]; decoder_grad: whether these windows train the action decoder's weights."""
         super().__init__(rssm, embed, action, noise)
-        self.inverse_dynamics, self.action_decoder = inverse_dynamics, decoder
+        self.inverse_dynamics, self.action_decoder = inverse_dynamics, action_decoder
         self.latent_noise, self.decoder_grad = latent_noise, decoder_grad
         self.labeled = embed.shape[2] - latent_noise.shape[2]
 
@@ -59,18 +59,18 @@ class InferredActions(Filtering):
         self.latents.append((mean, std, u, action, curve, decoded))
         return action
 
-    def act_backward(self, gradient: Tensor, feat_gradient: Tensor, t: int) -> None:
+    def act_backward(self, grad_action: Tensor, grad_feat: Tensor, t: int) -> None:
         *_, curve, decoded = self.latents[t]
-        into = self.decode.backward(aten.tanh_backward(gradient[:, self.labeled :], decoded))
-        of_feat, of_u = into.split([into.shape[-1] - curve.shape[-1], curve.shape[-1]], -1)
-        raw = drawn_backward(self.means[t], self.stds[t], of_u, self.draws[t], curve)
-        feat_gradient[:, self.labeled :].add_(self.infer.backward(raw, onto=of_feat))
+        grad_both = self.decode.backward(aten.tanh_backward(grad_action[:, self.labeled :], decoded))
+        from_feat, grad_u = grad_both.split([grad_both.shape[-1] - curve.shape[-1], curve.shape[-1]], -1)
+        grad_raw = drawn_backward(self.grad_means[t], self.grad_stds[t], grad_u, self.draws[t], curve)
+        grad_feat[:, self.labeled :].add_(self.infer.backward(grad_raw, onto=from_feat))
 
     def end(self) -> tuple[Tensor, ...]:
         return tuple(along_time(field) for field in list(zip(*self.latents, strict=True))[:4])
 
     def end_backward(self, *gradients: Tensor) -> None:
-        self.means, self.stds = (gradient.unbind() for gradient in gradients[:2])
+        self.grad_means, self.grad_stds = (gradient.unbind() for gradient in gradients[:2])
 
     def gradients(self) -> list[Tensor | None]:
         decoder: list[Tensor] | list[None] = [None] * len(list(self.action_decoder.parameters()))

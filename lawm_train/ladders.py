@@ -12,6 +12,7 @@ from lawm_data.figures import png
 from lawm_train import rungs, tables
 from lawm_train.rungs import Rung
 
+FILE = "diagnostics.json"  # in a run folder
 Ladders = dict[str, list[Rung]]
 """By run."""
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
-from lawm_data.nets.dists import balanced_kl, bounded_std, gaussian_nll, kl_gaussian, kl_standard
+from lawm_data.nets.dists import Gaussian, balanced_kl, gaussian, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.filtering import Filtering
 from lawm_data.nets.optim import Optimizer
 from lawm_data.nets.products import Products, multiplying
@@ -83,13 +83,6 @@ class Config:
         check_most("model", self, balance=1)
 
 
-class Gaussian(NamedTuple):
-    """Mean and standard deviation, [..., N, B, size] each."""
-
-    mean: Tensor
-    std: Tensor
-
-
 class Observed(NamedTuple):
     """What inference makes of a batch: states 0..L, latent actions and executed actions 0..L-1."""
 
@@ -137,7 +130,7 @@ class WorldModel(nn.Module):
         if self.prior_head is None:
             mean = feat.new_zeros(*feat.shape[:-1], self.config.latent_action)
             return Gaussian(mean, mean + 1)
-        return _gaussian(self.prior_head(feat))
+        return gaussian(self.prior_head(feat))
 
     def latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
         """KL(q(u_t|.) || p(u_t|s_t)) in nats, unbalanced, [..., N, B]."""
@@ -153,28 +146,35 @@ class WorldModel(nn.Module):
         observation = self.normalizer(batch.observation)
         embed = self.encoder(observation)
         # all start from zero state and zero action: q(s_0, a_0), in both paths
+        inferred: list[Tensor] = []  # mean, std and sample of u in the unlabeled windows
         if n == size:
             states, action = Filtering(self.rssm, embed, batch.action, state_noise).states(), batch.action
         else:
-            heads, hidden_noise = (self.inverse_dynamics, self.action_decoder), latent_noise[:, :, n:]
-            decoder_grad = self.config.decoder_grad_unlabeled
-            loop = InferredActions(self.rssm, *heads, embed, batch.action, state_noise, hidden_noise, decoder_grad)
-            *fields, hidden_mean, hidden_std, hidden_u, action = loop()
-            states = State(*fields)
+            feat, mean, std, *inferred, action = InferredActions(
+                self.rssm,
+                self.inverse_dynamics,
+                self.action_decoder,
+                embed,
+                batch.action,
+                state_noise,
+                latent_noise[:, :, n:],
+                self.config.decoder_grad_unlabeled,
+            )()
+            states = State(feat, mean, std)
         q = self.infer_labeled(states.feat[:-1, :, :n], batch.action[:, :, :n])
-        mean, std, u = q.mean, q.std, torch.addcmul(q.mean, q.std, latent_noise[:, :, :n])
-        if n < size:
-            hidden = (hidden_mean, hidden_std, hidden_u)
-            mean, std, u = (torch.cat(pair, 2) for pair in zip((mean, std, u), hidden, strict=True))
+        latent = [q.mean, q.std, torch.addcmul(q.mean, q.std, latent_noise[:, :, :n])]
+        if inferred:
+            latent = [torch.cat(pair, 2) for pair in zip(latent, inferred, strict=True)]
+        mean, std, u = latent
         return Observed(observation, states, Gaussian(mean, std), u, action)
 
     def infer_labeled(self, feat: Tensor, action: Tensor) -> Gaussian:
         """q(u_t | s_t, a_t)"""
-        return _gaussian(self.action_posterior(torch.cat([feat, action], -1)))
+        return gaussian(self.action_posterior(torch.cat([feat, action], -1)))
 
     def infer_unlabeled(self, feat: Tensor, following: Tensor) -> Gaussian:
         """q(u_t | s_t, o_{t+1}), from the embedding of o_{t+1}"""
-        return _gaussian(self.inverse_dynamics(torch.cat([feat, following], -1)))
+        return gaussian(self.inverse_dynamics(torch.cat([feat, following], -1)))
 
     def loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Observed]:
         """Unreduced terms [L or L+1, N, B] of the negative objective: eq. 7 labeled, eq. 8 unlabeled."""
@@ -182,15 +182,16 @@ class WorldModel(nn.Module):
         assert c.free_nats is not None
         seen = self.observe(batch, noise)
         feat = seen.states.feat
-        prior = Gaussian(*self.rssm.prior(seen.states.parts[0]))
+        posterior = Gaussian(seen.states.mean, seen.states.std)
+        prior = self.rssm.prior(seen.states.parts[0])
         reward = self.reward_head(feat)[1:]  # not feat[1:], whose gradient would be padded to feat's size and added
         terms = {
             "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
-            "state_kl": balanced_kl((seen.states.mean, seen.states.std), prior, c.balance, c.free_nats),
+            "state_kl": balanced_kl(posterior, prior, c.balance, c.free_nats),
             "latent_kl": self.latent_kl(seen.latent, feat[:-1]).clamp(min=c.latent_free_nats),
             "reward": gaussian_nll(reward, batch.reward[..., None], c.reward_sigma),  # eq. 11
         }
-        # action reconstruction, labeled windows only: in the others its place is taken by a KL of a thing with itself
+        # labeled windows only: in the others q(a_t|s_t,u_t) is p(a_t|s_t,u_t), so the KL between them is zero
         decoded = self.decode_action(feat[:-1, :, :n], seen.u[:, :, :n])
         action = gaussian_nll(decoded, batch.action[:, :, :n], c.action_sigma)
         terms["action"] = F.pad(action, (0, batch.labeled.shape[1] - n))
@@ -240,11 +241,6 @@ class WorldModel(nn.Module):
         alive = torch.ones_like(logit)
         alive[-1] = 1 - terminal.float()  # a true end is always a window's last state
         return F.binary_cross_entropy_with_logits(logit, alive, reduction="none")
-
-
-def _gaussian(parameters: Tensor) -> Gaussian:
-    mean, raw = parameters.chunk(2, -1)
-    return Gaussian(mean, bounded_std(raw))
 
 
 def _summary(terms: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

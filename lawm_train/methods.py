@@ -5,7 +5,7 @@ A phase is a number of updates of some modules. `train.fit` knows phases only: a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from lawm_data.nets.products import multiplying
 from lawm_data.windows import Batch
 from lawm_train import bc, clap, idm, lawm, td3bc
 from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
-from lawm_train.evaluate import Policy
+from lawm_train.evaluate import Act
 
 INFERRED = "idm-"  # before a method's name: the method on actions that an IDM inferred
 
@@ -65,7 +65,7 @@ class Phase:
     name: str
     updates: int
     step: Callable[[int], dict[str, Tensor]]
-    policy: Callable[[], Policy] | None
+    policy: Callable[[], Act] | None
     watched: bool = True
 
 
@@ -95,7 +95,7 @@ class Method(Protocol):
 
     def phases(self, data: Windowed) -> list[Phase]: ...
 
-    def policy(self) -> Policy: ...
+    def policy(self) -> Act: ...
 
 
 class ModelBased:
@@ -117,20 +117,21 @@ class ModelBased:
     def phases(self, data: Windowed) -> list[Phase]:
         train, windows, stride = self.setup.train, self._windows(data), self.setup.agent.clap.stride
 
-        def step(update: Captured, stream: str, *noises: str) -> Callable[[int], dict[str, Tensor]]:
-            return lambda i: update(windows.batch(i, stream), *(self._noise(name, i) for name in noises))
+        def step(update: Captured, *, batches: str, noises: Sequence[str]) -> Callable[[int], dict[str, Tensor]]:
+            """batches, noises: the streams that they are drawn from."""
+            return lambda i: update(windows.batch(i, batches), *(self._noise(stream, i) for stream in noises))
 
         if train.joint:
-            joint = step(Captured(self._joint_update, stride), "model", "model", "agent")
+            joint = step(Captured(self._joint_update, stride), batches="model", noises=["model", "agent"])
             return [Phase("joint", train.updates, joint, self.policy)]
-        model = step(Captured(self._model_update), "model", "model")
-        agent = step(Captured(self._agent_update, stride), "agent", "observe", "agent")
+        model = step(Captured(self._model_update), batches="model", noises=["model"])
+        agent = step(Captured(self._agent_update, stride), batches="agent", noises=["observe", "agent"])
         return [
             Phase("model", train.updates, model, self.world.policy, watched=False),
             Phase("agent", self.setup.agent.clap.updates, agent, self.policy),
         ]
 
-    def policy(self) -> Policy:
+    def policy(self) -> Act:
         return self.agent.policy()
 
     def _model_update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -175,7 +176,7 @@ class ModelFree:
 
         return [Phase(name, self.learner.config.updates, step, self.policy)]
 
-    def policy(self) -> Policy:
+    def policy(self) -> Act:
         return self.learner.policy()
 
 
@@ -213,7 +214,7 @@ class Inferring:
         first = Phase("idm", self.setup.agent.idm.updates, lesson, policy=None)
         return [first, *(later(number, phase) for number, phase in enumerate(self.learner.phases(data)))]
 
-    def policy(self) -> Policy:
+    def policy(self) -> Act:
         return self.learner.policy()
 
     def _relabeled(self, data: Data) -> Data:

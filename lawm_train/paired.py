@@ -19,12 +19,12 @@ class Interval(NamedTuple):
         return abs(self.mean) > self.half
 
 
-def interval(differences: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of one or more paired differences with its two-sided t-interval."""
+def interval(differences: Sequence[float]) -> Interval:
+    """The mean of one or more paired differences with its two-sided 95% t-interval."""
     count, mean = len(differences), fmean(differences)
     if count == 1:
         return Interval(mean, math.inf)
-    return Interval(mean, t_quantile(confidence, count - 1) * stdev(differences) / math.sqrt(count))
+    return Interval(mean, t_quantile(0.95, count - 1) * stdev(differences) / math.sqrt(count))
 
 
 def t_quantile(confidence: float, freedom: int) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lawm_data.figures import png
 from lawm_train import cells, paper
 from lawm_train.cells import Cell
-from lawm_train.evidence import PRIOR, Record
+from lawm_train.evidence import ORACLE, PRIOR, Record, is_prior
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def _curve(axes: Axes, cell: Cell, color: Any) -> None:
         axes.axhline(fmean(at[0]), color=color, linestyle=":", label=label)
         return
     share = [100 * update / updates[-1] for update in updates]
-    line = ":" if cell.method.endswith(PRIOR) else "-"
+    line = ":" if is_prior(cell.method) else "-"
     axes.plot(share, list(map(fmean, at)), line, color=color, marker=".", label=label)
     axes.fill_between(share, list(map(min, at)), list(map(max, at)), color=color, alpha=0.2)
 
@@ -71,7 +71,7 @@ def _colors(methods: Iterable[str]) -> dict[str, Any]:
     from matplotlib import colormaps
 
     wanted = {*methods}
-    trained = {method: method.removesuffix(PRIOR).replace(cells.ORACLE, "") for method in wanted | {*paper.METHODS}}
+    trained = {method: method.removesuffix(PRIOR).replace(ORACLE, "") for method in wanted | {*paper.METHODS}}
     order = sorted({*trained.values()}, key=cells.rank)
     pairs = colormaps["tab20"]  # a color and a lighter one, ten times
     return {m: pairs(order.index(trained[m]) % 10 * 2 + cells.is_oracle(m)) for m in wanted}
@@ -93,8 +93,8 @@ def by_fraction(records: Sequence[Record]) -> dict[Varied, dict[float, list[floa
     for place, own in cells.of(records).items():
         for name, cell in own.items():
             share = 1.0 if cells.is_oracle(name) else place.label_frac
-            if cell.runs and share is not None and not name.endswith(PRIOR):
-                method = name.replace(cells.ORACLE, "")
+            if cell.runs and share is not None and not is_prior(name):
+                method = name.replace(ORACLE, "")
                 key = Varied(place.env, place.slice, place.dataset, cell.runs[0].settings, method)
                 lines.setdefault(key, {})[share] = cell.last
     return {key: dict(sorted(line.items())) for key, line in lines.items() if len(line) > 1}

@@ -17,7 +17,7 @@ from lawm_data.nets import snapshot as snapshots
 from lawm_data.runs import Position, Run, trained
 from lawm_train import evaluate, lawm, methods, pretrained
 from lawm_train.data import Sizes, Statistics
-from lawm_train.evaluate import Policy as Acting
+from lawm_train.evaluate import Act
 from lawm_train.methods import AgentConfig, Method, TrainConfig
 
 SECTIONS: dict[str, type] = {
@@ -38,7 +38,7 @@ class Policy:
     `description` is what is known of it: env, action repeat, layout of the observation, method, dataset.
     """
 
-    def __init__(self, description: Mapping[str, Any], act: Acting):
+    def __init__(self, description: Mapping[str, Any], act: Act):
         self.description = description
         self._act, self._first, self._shape = act, True, ()
 
@@ -74,7 +74,7 @@ class Policy:
         return self._act(batch, first)[0].numpy().reshape(*given.shape[:-1], -1)
 
 
-def acting(method: Method, policy: str, where: str) -> Acting:
+def acting(method: Method, policy: str, where: str) -> Act:
     """How a method acts as `agent` or `prior`; UserError names `where` when it has no such policy."""
     if policy == "agent":
         return method.policy()

@@ -19,7 +19,7 @@ from lawm_data.errors import UserError
 from lawm_data.manifest import FileEntry
 from lawm_data.parsing import parse
 from lawm_data.runs import Position, Trained
-from lawm_train.methods import Sizes
+from lawm_train.data import Sizes
 
 NAME, TENSORS = "policy.json", "policy.safetensors"
 MAX_BYTES = 1_000_000  # of policy.json

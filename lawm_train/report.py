@@ -16,7 +16,6 @@ from lawm_train import cells, evidence, ladders, plots, tables
 from lawm_train.evidence import Record
 from lawm_train.ladders import Ladders
 
-LADDER = "diagnostics.json"  # in a run folder, as `lawm-train diagnose` writes it
 _BLOCK = re.compile(r"(<!-- table: (\S+) of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -124,7 +123,7 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
     for path in paths:
         kept = path.suffix == ".csv"
         name = path.stem if kept else Run(path).name
-        file = path.with_name(f"{name}-ladder.json") if kept else path / LADDER
+        file = path.with_name(f"{name}-ladder.json") if kept else path / ladders.FILE
         if not file.is_file():
             continue
         read = files.read_json(file)
@@ -144,7 +143,7 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
 
 
 def _why_nothing(paths: Sequence[Path]) -> str:
-    """There is to report of these."""
+    """Why these paths gave no record, for the error message."""
     runs = [Run(path) for path in paths if path.suffix != ".csv"]
     if all(run.trains and run.config["repeat"] is None for run in runs) and runs:
         return "no simulator here made their data, so none has a score; act through lawm_train.policy in your own"
@@ -154,6 +153,6 @@ def _why_nothing(paths: Sequence[Path]) -> str:
 def _is_of_last(run: Run, ladder: dict[str, Any]) -> bool:
     """Whether it is of the checkpoint that was evaluated last, or of one after that."""
     rows = list(run.metrics())
-    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    phases = evidence.phases_of(rows)
     evaluated = [(phases.index(row["phase"]), row["update"]) for row in rows if row["kind"] == "evaluate"]
     return (ladder["phase"], ladder["update"]) >= max(evaluated, default=(0, 0))

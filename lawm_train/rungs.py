@@ -19,9 +19,10 @@ from torch import Tensor
 
 from lawm_data.episode import Episode
 from lawm_data.nets.blocks import Noise, Normalizer
+from lawm_data.nets.dists import Gaussian
 from lawm_data.windows import Batch, Pool, moments
 from lawm_train import idm
-from lawm_train.lawm import Gaussian, Observed, WorldModel
+from lawm_train.lawm import Observed, WorldModel
 
 CONTEXT = 10  # filtered steps before an open loop
 HORIZONS = (1, 5, 15)
@@ -70,12 +71,12 @@ def labeled_path(world: WorldModel, batch: Batch) -> Rung:
     decoded = world.decode_action(feat, seen.latent.mean)
     variance = batch.action.var(dim=(0, 1, 2)).mean().clamp(min=LEAST_VARIANCE)
     error = (decoded - batch.action).square().mean() / variance
+    kl, spread, ratio = "KL(u) nats", "spread of the decoded action", "held-out action error / variance"
     figures = {
-        "KL(u) nats": float(world.latent_kl(seen.latent, feat).mean()),
-        "spread of the decoded action": action_spread(world, feat),
-        "held-out action error / variance": float(error),
+        kl: float(world.latent_kl(seen.latent, feat).mean()),
+        spread: action_spread(world, feat),
+        ratio: float(error),
     }
-    kl, spread, ratio = figures
     unused = "the latent action is unused: lower model.action_sigma"
     ignored = "the decoder ignores u: lower model.action_sigma"
     narrow = "u of the learned prior hardly moves the action: that prior is narrow, or the decoder ignores u"

@@ -38,7 +38,7 @@ def write(run: Run, folder: Path, repo: str) -> None:
     exported = policy.export(run, folder)
     if not run.finished:
         click.echo(f"{run.path}: its training has not ended; what is pushed is its last checkpoint so far")
-    records = [record for record in evidence.of_run(run.path) if not record.method.endswith(evidence.PRIOR)]
+    records = [record for record in evidence.of_run(run.path) if not evidence.is_prior(record.method)]
     scores = [evaluation for record in records for evaluation in record.evaluations]
     if scores:
         files.write_bytes(folder / CURVE, plots.curves(records))

@@ -24,7 +24,7 @@ from lawm_train.cells import (
     rank,
     title,
 )
-from lawm_train.evidence import PRIOR, Record
+from lawm_train.evidence import Record, is_prior
 from lawm_train.paired import interval
 
 KEPT = 0.85  # of its best evaluation: a run that ends below is marked
@@ -114,7 +114,7 @@ def evaluation_table(records: Iterable[Record]) -> str:
 
 def kept_table(records: Iterable[Record]) -> str:
     """By method, how many finished runs end below KEPT of their best evaluation; prior policies are not trained."""
-    runs = [run for run in records if run.state == "finished" and not run.method.endswith(PRIOR)]
+    runs = [run for run in records if run.state == "finished" and not is_prior(run.method)]
     methods = sorted({run.method for run in runs}, key=rank)
     own = [(title(method), [run for run in runs if run.method == method]) for method in methods]
     rows = [[name, len(of), sum(run.kept < KEPT for run in of)] for name, of in (*own, ("all", runs))]
@@ -234,7 +234,7 @@ def _detail(cell: Cell) -> list[str]:
 
 def _cost(cell: Cell) -> list[str]:
     """Wall time and peak memory of the processes that trained the runs; a prior policy is trained with its agent."""
-    measured = [run for run in cell.runs if run.seconds is not None and not run.method.endswith(PRIOR)]
+    measured = [run for run in cell.runs if run.seconds is not None and not is_prior(run.method)]
     if not measured:
         return ["", ""]
     beside = distinct(run.beside or 1 for run in measured)

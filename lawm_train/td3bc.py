@@ -19,7 +19,7 @@ from lawm_data.nets.blocks import Init, Noise, Normalizer, PlainMLP, by_member, 
 from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.nets.products import Products, multiplying
 from lawm_data.windows import Batch
-from lawm_train.evaluate import Policy, stateless
+from lawm_train.evaluate import Act, stateless
 
 CRITICS = 2
 
@@ -69,12 +69,13 @@ class Agent(nn.Module):
 
     def critic_loss(self, batch: Batch, noise: Noise) -> Tensor:
         """Squared errors against the clipped double-Q target, summed over the critics, [N, B]."""
-        c, (state, following) = self.config, self.normalizer(batch.observation)
+        c = self.config
+        state, next_state = self.normalizer(batch.observation)  # of windows of one transition, [2, N, B, O]
         action, reward, alive = batch.action[0], batch.reward[0], ~batch.terminal
         with torch.no_grad():
             shift = (noise.normal(1, *action.shape[1:])[0] * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
-            next_action = (torch.tanh(self.actor_target(following)) + shift).clamp(-1, 1)
-            value = _values(self.critic_targets, following, next_action).amin(0)
+            next_action = (torch.tanh(self.actor_target(next_state)) + shift).clamp(-1, 1)
+            value = _values(self.critic_targets, next_state, next_action).amin(0)
             target = reward + c.discount * alive * value
         return (_values(self.critics, state, action) - target).square().sum(0)
 
@@ -88,17 +89,16 @@ class Agent(nn.Module):
         return (action - batch.action[0]).square().mean(-1) - scale * value
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """One step of the critics and, every second time, of actor and targets; returns metrics [N]."""
+        """One step of the critics and, every `actor_every`-th time, of actor and targets; returns metrics [N]."""
         with multiplying(self.config.products, batch.reward.device):
             metrics = self._descend("critic", self.critic_loss(batch, noise), self.critic_optimizer)
             if (noise.step + 1) % self.config.actor_every == 0:
                 metrics |= self._descend("actor", self.actor_loss(batch), self.actor_optimizer)
-        if (noise.step + 1) % self.config.actor_every == 0:
-            ema(self.critic_targets, self.critics, self.config.target_rate)
-            ema(self.actor_target, self.actor, self.config.target_rate)
+                ema(self.critic_targets, self.critics, self.config.target_rate)
+                ema(self.actor_target, self.actor, self.config.target_rate)
         return metrics
 
-    def policy(self) -> Policy:
+    def policy(self) -> Act:
         """Acts as the actor does, without noise."""
         return stateless(lambda observation: torch.tanh(self.actor(self.normalizer(observation))))
 

@@ -20,7 +20,7 @@ from lawm_data.runs import START, Position, Run, shared_position, side_by_side
 from lawm_train import policy
 from lawm_train.bench import peak_memory, seconds_per_update
 from lawm_train.data import Windowed
-from lawm_train.evaluate import Evaluator, Policy, check_sizes
+from lawm_train.evaluate import Act, Evaluator, check_sizes
 from lawm_train.job import Job, build, load_data
 from lawm_train.methods import Method, Phase, TrainConfig
 
@@ -204,7 +204,7 @@ class _Loop:
         checkpoint = kept[-1]._asdict() if kept else None
         return {"kind": "stopped", "phase": self.phase.name, "update": first, "term": term, "checkpoint": checkpoint}
 
-    def _evaluate(self, evaluator: Evaluator, acting: Policy, update: int) -> str:
+    def _evaluate(self, evaluator: Evaluator, acting: Act, update: int) -> str:
         alive = torch.tensor(self.session.alive, device=self.train.device)[:, None, None]
 
         def act(observation: Tensor, first: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from made_dataset import made_episodes, make_dataset
+from made_runs import make_run
 from test_split import made, split, store
 from test_train import job
 
@@ -20,8 +21,8 @@ from lawm_data import envs, files, rollout
 from lawm_data.envs import Step
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
-from lawm_data.runs import Run
-from lawm_train import acting, clap, diagnostics, idm, policy, rungs, stream, train
+from lawm_data.runs import Position, Run
+from lawm_train import acting, clap, diagnostics, evidence, idm, policy, rungs, stream, train
 from lawm_train.data import Labels
 from lawm_train.evaluate import FIRST_SEED
 
@@ -421,6 +422,27 @@ def test_actions_that_never_change_have_figures(trained):
     still = replace(batch, action=torch.zeros_like(batch.action))
     assert math.isfinite(rungs.labeled_path(world, still).figures["held-out action error / variance"])
     assert rungs.r_squared(np.ones((3, 2)), np.zeros((3, 2))) < -1000
+
+
+@pytest.mark.parametrize(
+    ("method", "phases", "position", "logged"),
+    [
+        ("lawm", ["joint"], (0, 3), True),
+        ("lawm", ["joint"], (0, 5), False),  # trained on since
+        ("idm-clap", ["idm", "joint"], (1, 3), True),
+        ("idm-clap", ["idm", "joint"], (1, 5), False),
+        ("clap", ["model", "agent"], (1, 5), True),  # the model was frozen before
+        ("idm-clap", ["idm", "model", "agent"], (2, 5), True),
+    ],
+)
+def test_5_takes_a_score_of_the_prior_only_where_it_is_of_this_model(method, phases, position, logged):
+    run = Run(make_run(Path("run"), method, 0, []))
+    for phase in phases:
+        run.log({"kind": "train", "phase": phase, "update": 3})
+    run.log({"kind": "evaluate", "phase": phases[-1], "update": 3, "returns": [5.0]})
+    score = evidence.Score(phase=len(phases) - 1, update=3, mean=7.0, std=0.0, returns=[7.0])
+    files.write_json(evidence.Score.file(run.path, "prior"), asdict(score))
+    assert diagnostics._logged_of_prior(run, Position(*position)) == ([(7.0,)] if logged else [])
 
 
 def test_a_dataset_without_validation_episodes_is_one_line(dataset):

@@ -61,12 +61,12 @@ def test_balanced_kl_is_the_kl_and_only_its_gradients_are_shared_out():
     whole = [part.clone().requires_grad_() for part in parts]
     dists.kl_gaussian(*whole).sum().backward()
     shared = [part.clone().requires_grad_() for part in parts]
-    found = dists.balanced_kl(tuple(shared[:2]), tuple(shared[2:]), 0.8, 0.0)
+    found = dists.balanced_kl(dists.Gaussian(*shared[:2]), dists.Gaussian(*shared[2:]), 0.8, 0.0)
     torch.testing.assert_close(found, dists.kl_gaussian(*parts))
     found.sum().backward()
     for ours, true, part in zip(shared, whole, (0.2, 0.2, 0.8, 0.8), strict=True):
         torch.testing.assert_close(ours.grad, part * true.grad)
-    assert (dists.balanced_kl(tuple(parts[:2]), tuple(parts[2:]), 0.8, 1e3) == 1e3).all()
+    assert (dists.balanced_kl(dists.Gaussian(*parts[:2]), dists.Gaussian(*parts[2:]), 0.8, 1e3) == 1e3).all()
 
 
 def test_imagination_takes_the_actors_actions_and_the_priors_states():

@@ -12,7 +12,7 @@ from made_runs import make_run, records, row, six
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import cells, evidence, paired, paper, plots, report, tables
+from lawm_train import cells, evidence, ladders, paired, paper, plots, report, tables
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -190,7 +190,7 @@ def test_runs_of_one_name_on_two_datasets_stay_apart(tmp_path):
         evidence.write(found, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     for path in paths:
-        files.write_json(path / report.LADDER, {"phase": 0, "update": 1, "rungs": []})
+        files.write_json(path / ladders.FILE, {"phase": 0, "update": 1, "rungs": []})
     with pytest.raises(UserError, match="another run of this name was diagnosed"):
         report.write(paths, tmp_path / "out")
 

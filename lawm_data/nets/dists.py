@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+LIMIT = 10.0  # the largest |symlog(x)| that `TwoHot` tells apart: |x| of 22,025
+
+
+class Gaussian(NamedTuple):
+    """Mean and standard deviation, [..., F] each."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def gaussian(parameters: Tensor) -> Gaussian:
+    """[..., 2 F] -> the mean, and `bounded_std` of the rest."""
+    mean, raw = parameters.chunk(2, -1)
+    return Gaussian(mean, bounded_std(raw))
 
 
 def gaussian_nll(mean: Tensor, value: Tensor, sigma: float) -> Tensor:
@@ -46,13 +62,13 @@ def tanh_gaussian(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Ten
     return torch.tanh(x), (log_normal - log_jacobian).sum(-1)
 
 
-def balanced_kl(posterior: tuple[Tensor, Tensor], prior: tuple[Tensor, Tensor], balance: float, free: float) -> Tensor:
-    """KL(posterior || prior) of (mean, std) pairs: `balance` of it trains the prior, the rest the posterior.
+def balanced_kl(posterior: Gaussian, prior: Gaussian, balance: float, free: float) -> Tensor:
+    """KL(posterior || prior): `balance` of it trains the prior, the rest the posterior.
 
     The nats below `free`, of each entry of [...], are free (Hafner et al. 2020, KL balancing).
     """
-    towards = kl_gaussian(posterior[0].detach(), posterior[1].detach(), *prior).clamp(min=free)
-    back = kl_gaussian(*posterior, prior[0].detach(), prior[1].detach()).clamp(min=free)
+    towards = kl_gaussian(posterior.mean.detach(), posterior.std.detach(), *prior).clamp(min=free)
+    back = kl_gaussian(*posterior, prior.mean.detach(), prior.std.detach()).clamp(min=free)
     return balance * towards + (1 - balance) * back
 
 
@@ -69,18 +85,17 @@ def symexp(x: Tensor) -> Tensor:
 class TwoHot:
     """A scalar as weights of `bins` points, evenly spaced on symlog's scale (Hafner et al. 2023)."""
 
-    def __init__(self, bins: int, limit: float = 10.0):
-        """`limit`: the largest |symlog(x)|; 10 reaches |x| of 22,025."""
-        self.bins, self.limit = bins, limit
+    def __init__(self, bins: int):
+        self.bins = bins
 
     def mean(self, logits: Tensor) -> Tensor:
         """symexp of the expected point, [..., bins] -> [...]; smooth in the logits, so gradients may pass it."""
-        points = torch.linspace(-self.limit, self.limit, self.bins, device=logits.device)
+        points = torch.linspace(-LIMIT, LIMIT, self.bins, device=logits.device)
         return symexp(logits.softmax(-1) @ points)
 
     def loss(self, logits: Tensor, value: Tensor) -> Tensor:
         """Cross-entropy of the value [...] spread over the two nearest points, under logits [..., bins]."""
-        place = (symlog(value).clamp(-self.limit, self.limit) + self.limit) * ((self.bins - 1) / (2 * self.limit))
+        place = (symlog(value).clamp(-LIMIT, LIMIT) + LIMIT) * ((self.bins - 1) / (2 * LIMIT))
         at = place.long().clamp(0, self.bins - 2)[..., None]  # also where the value is NaN, which `above` passes on
         above = place[..., None] - at
         log_p = logits.log_softmax(-1)

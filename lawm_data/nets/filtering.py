@@ -38,6 +38,7 @@ class Filtering:
         return _Node.apply(self, self.embed, *own)
 
     def states(self) -> State:
+        """Of a filter without further results."""
         return State(*self())
 
     def modules(self) -> list[nn.Module]:
@@ -51,7 +52,7 @@ class Filtering:
         """The action [N, B, A] that leaves state t, from feat [N, B, D+S]."""
         return self.actions[t]
 
-    def act_backward(self, gradient: Tensor, feat_gradient: Tensor, t: int) -> None:
+    def act_backward(self, grad_action: Tensor, grad_feat: Tensor, t: int) -> None:
         """Add what the gradient of the action that left state t makes of feat's, in place."""
 
     def end(self) -> tuple[Tensor, ...]:
@@ -89,32 +90,31 @@ class Filtering:
                     action = self.act(feat, t)
         return tuple(along_time(field) for field in zip(*steps, strict=True)) + self.end()
 
-    def backward(self, feat: Tensor, mean: Tensor, std: Tensor, *others: Tensor) -> list[Tensor | None]:
+    def backward(self, grad_feat: Tensor, grad_mean: Tensor, grad_std: Tensor, *others: Tensor) -> list[Tensor | None]:
         """Gradients of embed and of the modules' parameters from those of the loop's results."""
         self.end_backward(*others)
-        with step_by_step(feat[0, ..., : self.rssm.sizes[0]]):
-            self.go_back(feat, mean, std)
+        with step_by_step(grad_feat[0, ..., : self.rssm.sizes[0]]):
+            self.go_back(grad_feat, grad_mean, grad_std)
         own = self.gradients()
         return [self.embed_gradient(), *own]
 
-    def go_back(self, feat: Tensor, mean: Tensor, std: Tensor) -> None:
-        """Step by step, from the gradients of feat, mean and std; each layer keeps its own."""
+    def go_back(self, grad_feat: Tensor, grad_mean: Tensor, grad_std: Tensor) -> None:
+        """Step by step; each layer keeps the gradients of its own parameters."""
         deter, stoch = self.rssm.sizes
-        feat = feat.clone()  # what later steps add is added in place
-        feats, of_h, of_z = feat.unbind(), feat[..., :deter].unbind(), feat[..., deter:].unbind()
-        means, stds = mean.unbind(), std.unbind()
-        action: Tensor | None = None
-        for t in reversed(range(len(feats))):
-            if action is not None:
-                self.act_backward(action, feats[t], t)
-            raw = drawn_backward(means[t], stds[t], of_z[t], self.noises[t], self.curves[t])
-            x, h = self.cell.backward(self.posterior.backward(raw, onto=of_h[t]))
+        grad_feat = grad_feat.clone()  # what later steps add is added in place, through the views below
+        grad_feats, grad_means, grad_stds = grad_feat.unbind(), grad_mean.unbind(), grad_std.unbind()
+        grad_h, grad_z = grad_feat[..., :deter].unbind(), grad_feat[..., deter:].unbind()
+        grad_action: Tensor | None = None
+        for t in reversed(range(len(grad_feats))):
+            if grad_action is not None:
+                self.act_backward(grad_action, grad_feats[t], t)
+            grad_raw = drawn_backward(grad_means[t], grad_stds[t], grad_z[t], self.noises[t], self.curves[t])
+            grad_x, from_h = self.cell.backward(self.posterior.backward(grad_raw, onto=grad_h[t]))
+            grad_input = self.input.backward(grad_x)
             if t > 0:
-                of_h[t - 1].add_(h)
-                z, action = self.input.backward(x).split([stoch, self.action.shape[-1]], -1)
-                of_z[t - 1].add_(z)
-            else:
-                self.input.backward(x)
+                from_z, grad_action = grad_input.split([stoch, self.action.shape[-1]], -1)
+                grad_h[t - 1].add_(from_h)
+                grad_z[t - 1].add_(from_z)
 
 
 class _Node(torch.autograd.Function):
@@ -144,7 +144,7 @@ def drawn(parameters: Tensor, noise: Tensor, before: Tensor) -> tuple[Tensor, ..
 
 
 @fused
-def drawn_backward(mean: Tensor, std: Tensor, sample: Tensor, noise: Tensor, curve: Tensor) -> Tensor:
-    """The gradient of the parameters of `drawn` from those of mean, std and the sample mean + std noise."""
-    raw = aten.tanh_backward(torch.addcmul(std, sample, noise), curve)
-    return torch.cat([mean + sample, raw * 0.25], -1)
+def drawn_backward(grad_mean: Tensor, grad_std: Tensor, grad_sample: Tensor, noise: Tensor, curve: Tensor) -> Tensor:
+    """The gradient of the parameters of `drawn`, whose sample is mean + std noise."""
+    grad_raw = aten.tanh_backward(torch.addcmul(grad_std, grad_sample, noise), curve)
+    return torch.cat([grad_mean + grad_sample, grad_raw * 0.25], -1)

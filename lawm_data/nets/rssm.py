@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lawm_data.nets.blocks import MLP, GRUCell, Init
-from lawm_data.nets.dists import bounded_std
+from lawm_data.nets.dists import Gaussian, gaussian
 
 
 class State(NamedTuple):
@@ -57,9 +57,9 @@ class RSSM(nn.Module):
         feat, mean = (like.new_zeros(*like.shape[:2], size) for size in (sum(self.sizes), self.sizes[1]))
         return State(feat, mean, mean + 1)
 
-    def prior(self, deter: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of p(s_t | h_t), [..., N, B, S] each."""
-        return _gaussian(self.prior_head(deter))
+    def prior(self, deter: Tensor) -> Gaussian:
+        """p(s_t | h_t), [..., N, B, S]."""
+        return gaussian(self.prior_head(deter))
 
     def step(self, state: State, action: Tensor, noise: Tensor, embed: Tensor | None = None) -> State:
         """One transition [N, B, ...]: the posterior given `embed` [N, B, E], else the prior; noise [N, B, S]."""
@@ -68,7 +68,7 @@ class RSSM(nn.Module):
         if embed is None:
             mean, std = self.prior(deter)
         else:
-            mean, std = _gaussian(self.posterior_head(torch.cat([deter, embed], -1)))
+            mean, std = gaussian(self.posterior_head(torch.cat([deter, embed], -1)))
         return State(torch.cat([deter, torch.addcmul(mean, std, noise)], -1), mean, std)
 
     def imagine(self, state: State, control: Control, noise: Tensor) -> tuple[State, Tensor]:
@@ -106,18 +106,9 @@ class Filter:
     def __call__(self, observation: Tensor, first: Tensor) -> Tensor:
         """Observation [N, B, O] and first [N, B] (True where an episode begins) -> action [N, B, A]."""
         embed = self.embed(observation)
-        if self.state is None or bool(first.all()):
+        if self.state is None or bool(first.all()):  # in all environments or in none, see `rollout`
             self.state = self.rssm.zeros(embed)
             self.action = embed.new_zeros(*embed.shape[:2], self.action_size)
-        elif bool(first.any()):
-            zeros, fresh = self.rssm.zeros(embed), first[..., None]
-            self.state = State(*(torch.where(fresh, a, b) for a, b in zip(zeros, self.state, strict=True)))
-            self.action = self.action.masked_fill(fresh, 0)
         self.state = self.rssm.step(self.state, self.action, torch.zeros_like(self.state.mean), embed)
         self.action = self.act(self.state.feat)
         return self.action
-
-
-def _gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:
-    mean, raw = parameters.chunk(2, -1)
-    return mean, bounded_std(raw)
