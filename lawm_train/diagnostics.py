@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
         )
     position = run.newest
     method = policy.load(run, position)
-    world, agent, teller = (method.modules.get(name) for name in ("world", "agent", "idm"))
+    world, agent, inverse_dynamics = (method.modules.get(name) for name in ("world", "agent", "idm"))
     if not isinstance(world, WorldModel) or not isinstance(agent, Agent):
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")
     with torch.no_grad():
-        walked = [*_of_model(run, dataset, world, teller), *_of_agent(run, dataset, world, agent, position)]
+        walked = [*_of_model(run, dataset, world, inverse_dynamics), *_of_agent(run, dataset, world, agent, position)]
     found = {**position._asdict(), "rungs": [rung._asdict() for rung in walked]}
     files.write_json(path / ladders.FILE, found)
     return walked
@@ -75,15 +76,17 @@ def draw_of(run: Run, dataset: Dataset) -> tuple[list[Episode], list[Episode]]:
     return drawn_apart(everything, saved["label_frac"], saved["label_seed"])
 
 
-def _of_model(run: Run, dataset: Dataset, world: WorldModel, teller: nn.Module | None = None) -> list[Rung]:
-    """teller: the IDM that told the actions beforehand, of a method that has one."""
+def _of_model(run: Run, dataset: Dataset, world: WorldModel, inverse_dynamics: nn.Module | None = None) -> list[Rung]:
+    """inverse_dynamics: the IDM that inferred the actions beforehand, of a method that has one."""
     batch, saved = held_out(run, dataset), run.config
     learns = saved["method"] == "lawm" and not saved["oracle"]  # to infer actions, where there are episodes without
     labeled, others = draw_of(run, dataset) if learns else ([], [])
     infers = bool(others)
     return [
         rungs.labeled_path(world, batch),
-        _of_teller(run, dataset, teller) if teller else _of_inference(saved, world, labeled, others),
+        _of_relabeled(run, dataset, inverse_dynamics)
+        if inverse_dynamics
+        else _of_inference(saved, world, labeled, others),
         rungs.open_loop(world, batch, infers),
         rungs.latent_moments(world, batch, infers),
     ]
@@ -103,9 +106,9 @@ def _of_inference(
     return rungs.inferred_actions(world, labeled, hidden, settings["agent"].idm)
 
 
-def _of_teller(run: Run, dataset: Dataset, teller: nn.Module) -> Rung:
-    """Rung 2 of told actions; it alone wants the withheld ones here, so without them the other rungs are walked."""
-    assert isinstance(teller, idm.InverseDynamics)
+def _of_relabeled(run: Run, dataset: Dataset, inverse_dynamics: nn.Module) -> Rung:
+    """Rung 2 of actions inferred beforehand; it alone wants the withheld ones, so without them the others are walked."""
+    assert isinstance(inverse_dynamics, idm.InverseDynamics)
     try:
         _, others = draw_of(run, dataset)
     except Missing as error:
@@ -113,7 +116,7 @@ def _of_teller(run: Run, dataset: Dataset, teller: nn.Module) -> Rung:
     hidden = _withheld(others)
     if not hidden:
         return not_walked(rungs.INFERRED, NOTHING_WITHHELD if others else EVERYTHING_KNOWN)
-    return rungs.told_beforehand(teller, hidden)
+    return rungs.relabeled_actions(inverse_dynamics, hidden)
 
 
 def _withheld(others: Sequence[Episode]) -> list[Episode]:
@@ -135,12 +138,11 @@ def _of_agent(run: Run, dataset: Dataset, world: WorldModel, agent: Agent, posit
         return [not_walked(name, reason) for name in ("5 prior policy", "6 exploitation", "7 support")]
     sizes = manifest.observation_size, manifest.action_size
     check_sizes(dataset.describe(), manifest.env, manifest.repeat, *sizes)
-    of_prior = _logged_of_prior(run, position) or Evaluator(manifest.env, manifest.repeat, 1, PRIOR_EPISODES).returns(
-        world.policy()
-    )
+    evaluator = partial(Evaluator, manifest.env, manifest.repeat, 1)
+    of_prior = _logged_of_prior(run, position) or evaluator(PRIOR_EPISODES).returns(world.policy())
     fifth = acting.prior_policy(of_prior[0], manifest.slices[run.config["slice"]].statistics["mean"])
-    (episodes,) = Evaluator(manifest.env, manifest.repeat, 1, acting.EPISODES).run(agent.policy())
+    (episodes,) = evaluator(acting.EPISODES).run(agent.policy())
     sixth = acting.exploitation(agent, episodes, acting.replay_in(envs.make(manifest.env, manifest.repeat)))
-    evaluator = Evaluator(manifest.env, manifest.repeat, 1, WIDTH_EPISODES)
-    seventh = acting.support({width: evaluator.returns(agent.policy(width))[0] for width in acting.WIDTHS})
+    widths = evaluator(WIDTH_EPISODES)
+    seventh = acting.support({width: widths.returns(agent.policy(width))[0] for width in acting.WIDTHS})
     return [fifth, sixth, seventh]

@@ -119,7 +119,7 @@ class InverseDynamics(nn.Module):
             return detached(network, context[None], slice(model, model + 1))[0]
 
 
-def lessons(
+def steps(
     model: InverseDynamics, seeds: Sequence[int], episodes: Sequence[Sequence[Episode]], device: str = "cpu"
 ) -> Callable[[int], dict[str, Tensor]]:
     """The updates 0, 1, ... of N models, each on its own labeled episodes: a function of the number alone."""
@@ -129,13 +129,13 @@ def lessons(
     held_out = windows.Contexts([own for _, own in parts], seeds, c.radius, c.batch, device).pairs
     update = Captured(model.update)
 
-    def lesson(i: int) -> dict[str, Tensor]:
+    def step(i: int) -> dict[str, Tensor]:
         metrics = update(*learned.batch(i, "idm"), Noise(seeds, "idm", i, device))
         if (i + 1) % c.choose_every == 0 or i + 1 == c.updates:
             metrics |= model.choose(held_out)
         return metrics
 
-    return lesson
+    return step
 
 
 def split(episodes: Sequence[Episode], held_out: float) -> tuple[Sequence[Episode], Sequence[Episode]]:
@@ -152,7 +152,7 @@ def fit(config: Config, seeds: list[int], episodes: list[Episode], normalizer: N
     first = episodes[0].action
     assert first is not None
     model = InverseDynamics(config, seeds, normalizer, first.shape[1])
-    lesson = lessons(model, seeds, [episodes] * len(seeds))
+    step = steps(model, seeds, [episodes] * len(seeds))
     for i in Bar(range(config.updates), desc="idm", unit="update"):
-        lesson(i)
+        step(i)
     return model

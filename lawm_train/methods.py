@@ -205,13 +205,13 @@ class Inferring:
     def phases(self, data: Windowed) -> list[Phase]:
         """The IDM's, then the learner's, whose data follows from the IDM as it is when the first of them begins."""
         assert isinstance(data, Data), "see Kind.at_once"
-        lesson = idm.lessons(self.idm, self.setup.seeds, data.labeled, self.setup.train.device)
+        step = idm.steps(self.idm, self.setup.seeds, data.labeled, self.setup.train.device)
         inferred = cache(lambda: self.learner.phases(self._relabeled(data)))
 
         def later(number: int, phase: Phase) -> Phase:
             return replace(phase, step=lambda i: inferred()[number].step(i))
 
-        first = Phase("idm", self.setup.agent.idm.updates, lesson, policy=None)
+        first = Phase("idm", self.setup.agent.idm.updates, step, policy=None)
         return [first, *(later(number, phase) for number, phase in enumerate(self.learner.phases(data)))]
 
     def policy(self) -> Act:

@@ -113,7 +113,7 @@ def inferred_actions(
     ours = [infer_actions(world, episode) for episode in hidden]
     figures = {
         inferred: _r_squared_of(ours, hidden),
-        supervised: _r_squared_of(told_actions(reference, hidden), hidden),
+        supervised: _r_squared_of(idm_actions(reference, hidden), hidden),
     }
     least = figures[supervised] - 0.1 * abs(figures[supervised])  # R2 may be negative
     bounds: Bounds = {inferred: (least, None)}
@@ -121,15 +121,15 @@ def inferred_actions(
     return judged(INFERRED, figures, bounds, "as good as the labels allow", bad)
 
 
-def told_beforehand(teller: idm.InverseDynamics, hidden: Sequence[Episode]) -> Rung:
+def relabeled_actions(inverse_dynamics: idm.InverseDynamics, hidden: Sequence[Episode]) -> Rung:
     """Rung 2 of a method whose actions an IDM told before it trained: R^2 of that IDM, which none is beside."""
-    figures = {SUPERVISED: _r_squared_of(told_actions(teller, hidden), hidden)}
+    figures = {SUPERVISED: _r_squared_of(idm_actions(inverse_dynamics, hidden), hidden)}
     return Rung(INFERRED, figures, {}, None, "told beforehand by its IDM, which learned from the same labels")
 
 
-def told_actions(teller: idm.InverseDynamics, hidden: Sequence[Episode]) -> list[np.ndarray]:
+def idm_actions(inverse_dynamics: idm.InverseDynamics, hidden: Sequence[Episode]) -> list[np.ndarray]:
     """Actions [T, A] of each episode as an IDM tells them."""
-    told = teller.relabel(episode.stripped() for episode in hidden)
+    told = inverse_dynamics.relabel(episode.stripped() for episode in hidden)
     return [episode.action for episode in told if episode.action is not None]
 
 

@@ -66,8 +66,8 @@ def idm_losses():
     recorded, made = models.episodes(2), models.windows()
     config = idm.Config(updates=UPDATES, units=8, batch=16, choose_every=1)
     model = idm.InverseDynamics(config, [0], models.normalizer(made), 2)
-    lesson = idm.lessons(model, [0], [recorded])
-    return [lesson(i) for i in range(UPDATES)]
+    step = idm.steps(model, [0], [recorded])
+    return [step(i) for i in range(UPDATES)]
 
 
 def td3bc_losses():

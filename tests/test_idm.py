@@ -18,8 +18,8 @@ EPISODES = models.episodes(10)
 def trained(seeds=(0,), episodes=EPISODES, config=CONFIG):
     """The models, and the held-out error [N] of each choice."""
     model = idm.InverseDynamics(config, list(seeds), models.normalizer(models.windows(seeds)), 2)
-    lesson = idm.lessons(model, seeds, [episodes] * len(seeds))
-    metrics = [lesson(i) for i in range(config.updates)]
+    step = idm.steps(model, seeds, [episodes] * len(seeds))
+    metrics = [step(i) for i in range(config.updates)]
     return model, torch.stack([row["held_out"] for row in metrics if "held_out" in row])
 
 
