@@ -107,7 +107,7 @@ def _of_inference(
 
 
 def _of_relabeled(run: Run, dataset: Dataset, inverse_dynamics: nn.Module) -> Rung:
-    """Rung 2 of actions inferred beforehand; it alone wants the withheld ones, so without them the others are walked."""
+    """Rung 2 of actions inferred beforehand; it alone needs the withheld ones; without, the others are walked."""
     assert isinstance(inverse_dynamics, idm.InverseDynamics)
     try:
         _, others = draw_of(run, dataset)
