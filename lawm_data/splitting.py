@@ -35,7 +35,9 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
     everything = store.rows(env)
     rows = slicing.distinct(everything)
     if twice := len(everything) - len(rows):
-        print(f"{twice} of {len(everything)} episodes are recordings that another source holds too; each is taken once")
+        print(
+            f"{twice} of {len(everything)} episodes are recordings that are there under another name; each counts once"
+        )
     slices = _large_enough(slicing.cut(rows, env, config), config)
     labeled = {name: labels.labeled(part.rows, config.label_frac, config.label_seed) for name, part in slices.items()}
     files.sweep(target.parent, target.name)  # no others: another workspace may be writing beside --out

@@ -58,8 +58,8 @@ class Cell(NamedTuple):
 
     @property
     def settings(self) -> str:
-        """Their digest; those of a cell have the same."""
-        return ", ".join(sorted({run.settings[:SHORT] for run in self.runs}))
+        """Their digest, of which all finished runs of a cell have the same."""
+        return self.runs[0].settings[:SHORT]
 
     @property
     def difference(self) -> float | None:

@@ -22,7 +22,7 @@ class DefaultTrain(Commands):
         return super().parse_args(ctx, args)
 
 
-SEED = click.IntRange(0, 2**62)  # with as many seeds side by side as there may be it stays within 64 bits
+SEED = click.IntRange(0, 2**62)  # the seeds that follow it stay within 64 bits
 
 
 class LabelSeed(click.ParamType):

@@ -146,7 +146,10 @@ def of_run(path: Path) -> list[Record]:
         agent[-1] = _score(path, "agent", phases, agent[-1]) or agent[-1]
         of_last = _score(path, "prior", phases, agent[-1])
         prior = prior if of_last is None else [of_last]
-    record = _constants(run)
+    try:
+        record = _constants(run)
+    except KeyError as error:  # of a part that `Trained` leaves to its readers
+        raise UserError(f"{path}: config.json has no {error}, so another version wrote it; train it again") from None
     pairs = [(record, agent), (replace(record, method=record.method + PRIOR), prior)]
     made = [replace(one, evaluations=tuple(evaluations)) for one, evaluations in pairs]
     return [one for one in made if one.evaluations or (one.method == record.method and one.state == STOPPED)]

@@ -255,7 +255,7 @@ def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:
 def test_what_another_source_holds_too_is_taken_once(tmp_path: Path) -> None:
     store(tmp_path, made(40))
     store(tmp_path, made(45, source="again"))
-    assert "40 of 85 episodes are recordings that another source holds too" in split(tmp_path)
+    assert "40 of 85 episodes are recordings that are there under another name" in split(tmp_path)
     folder = tmp_path / "dataset" / "custom-made"
     episodes = [*read(folder, "medium-replay", "labeled"), *read(folder, "medium-replay", "validation")]
     assert len({episode.observation.tobytes() for episode in episodes}) == len(episodes) == 45
