@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lawm_data.errors import UserError
+from lawm_data.errors import UserError, reason
 
 MAGIC = b"ARROW1"
 _START = 8  # the magic, padded
@@ -37,8 +37,7 @@ def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
                 batch.validate(full=True)
                 yield batch
     except (pa.ArrowException, OSError, struct.error) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not readable as an Arrow file ({reason}); {CURE}") from error
+        raise UserError(f"{path}: not readable as an Arrow file ({reason(error)}); {CURE}") from error
 
 
 def _check_frame(source: pa.MemoryMappedFile, path: Path) -> None:

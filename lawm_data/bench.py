@@ -45,8 +45,8 @@ class Row(NamedTuple):
     how: str
 
 
-def told(rows: Iterable[Row]) -> Iterator[Row]:
-    """The same rows, each told on stderr as it is done."""
+def echoed(rows: Iterable[Row]) -> Iterator[Row]:
+    """The same rows, each on stderr too as it is done."""
     for row in rows:
         print(f"{row.what}: {row.figure}", file=sys.stderr, flush=True)
         yield row
@@ -87,7 +87,7 @@ def bench(where: str, slice_: str | None, repeats: int) -> str:
     """The table of a dataset folder, or of `org/name[@revision]` on the Hub, which is downloaded anew each time."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="lawm-bench-") as temporary:
-        rows = list(told(Reading.of(where, slice_, Path(temporary), repeats).rows()))
+        rows = list(echoed(Reading.of(where, slice_, Path(temporary), repeats).rows()))
     from lawm_data.runs import code_commit  # only now: it imports torch
 
     return markdown(header(code_commit(), load), rows)

@@ -6,6 +6,7 @@ open are removed, least recently used first, until all of them fit. What other p
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -23,11 +24,19 @@ DEFAULT_GB = 50.0
 _held: dict[Path, int] = {}
 
 
-def hold(manifest: Path) -> None:
-    """Keep the revision whose lawm.json this is from being removed, until this process ends."""
+def hold(manifest: Path) -> bool:
+    """Keep the revision whose lawm.json this is from being removed, until this process ends; False if it just was."""
     if manifest not in _held:
-        _held[manifest] = os.open(manifest, os.O_RDONLY)
-        fcntl.flock(_held[manifest], fcntl.LOCK_SH)
+        try:
+            descriptor = os.open(manifest, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for one that is removing it
+        if not manifest.exists():
+            os.close(descriptor)
+            return False
+        _held[manifest] = descriptor
+    return True
 
 
 def make_room(cache: Path | None, blobs_folder: Path, needed: Mapping[str, int]) -> None:
@@ -50,15 +59,17 @@ def make_room(cache: Path | None, blobs_folder: Path, needed: Mapping[str, int])
     kept = {revision: _blobs(revision) for revision, _ in ours}
     wanted = {blobs_folder / sha256: size for sha256, size in needed.items()}
     doomed = []
-    for revision, manifest in sorted(ours, key=lambda pair: _last_used(pair[0])):
-        there = wanted | {path: size for blobs in kept.values() for path, size in blobs.items()}  # shared ones once
-        if sum(there.values()) > _limit() and not wanted.keys() & kept[revision].keys() and not _in_use(manifest):
-            doomed.append(revision.commit_hash)
-            del kept[revision]
-    if doomed:
-        strategy = found.delete_revisions(*doomed)
-        click.echo(f"cache: removing {len(doomed)} revisions not used lately ({strategy.expected_freed_size_str})")
-        strategy.execute()
+    with contextlib.ExitStack() as claims:
+        for revision, manifest in sorted(ours, key=lambda pair: _last_used(pair[0])):
+            there = wanted | {path: size for blobs in kept.values() for path, size in blobs.items()}  # shared ones once
+            needless = sum(there.values()) > _limit() and not wanted.keys() & kept[revision].keys()
+            if needless and _claim(manifest, claims):
+                doomed.append(revision.commit_hash)
+                del kept[revision]
+        if doomed:
+            strategy = found.delete_revisions(*doomed)
+            click.echo(f"cache: removing {len(doomed)} revisions not used lately ({strategy.expected_freed_size_str})")
+            strategy.execute()
 
 
 def _blobs(revision: CachedRevisionInfo) -> dict[Path, int]:
@@ -80,12 +91,12 @@ def _last_used(revision: CachedRevisionInfo) -> float:
     return max((file.blob_last_accessed for file in revision.files), default=0.0)
 
 
-def _in_use(manifest: Path) -> bool:
-    descriptor = os.open(manifest, os.O_RDONLY)
+def _claim(manifest: Path, claims: contextlib.ExitStack) -> bool:
+    """Keep others from opening the revision as long as `claims` are open; False where one has, or has removed it."""
     try:
+        descriptor = os.open(manifest, os.O_RDONLY)
+        claims.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return True

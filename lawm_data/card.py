@@ -11,7 +11,7 @@ import yaml
 
 from lawm_data import shards, table4
 from lawm_data.figures import png
-from lawm_data.manifest import DEFAULT_SLICE, Manifest
+from lawm_data.manifest import DEFAULT_SLICE, Manifest, folder_name
 from lawm_data.table4 import COLUMNS
 
 FIGURE = "figures/returns.png"
@@ -70,7 +70,7 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
         "license": "other",  # imported episodes keep their authors' terms, which no file of theirs states
         "pretty_name": f"LAWM {manifest.env}",
         "task_categories": ["reinforcement-learning"],
-        "tags": ["offline-rl", "world-model", "latent-actions", "dm_control", manifest.env.replace(":", "-")],
+        "tags": ["offline-rl", "world-model", "latent-actions", "dm_control", folder_name(manifest.env)],
         "size_categories": [next((name for limit, name in sizes if episodes < limit), "n>1M")],
         "configs": configs,
         "dataset_info": [_information(manifest, config) for config in configs],

@@ -69,11 +69,11 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
     from lawm_data import collect as collecting
     from lawm_data import slicing, topup
 
-    sections = {"collect": collecting.Config, "split": slicing.Config}
-    settings_of = config.load(recipe, settings, sections, {"collect": flags})
     given = [f"--{name}" for name, value in flags.items() if value is not None]
     if top_up and given:
         raise UserError(f"--top-up rolls out what `collect` kept, so {given[0]} says nothing; leave it out")
+    sections = {"split": slicing.Config} if top_up else {"collect": collecting.Config}
+    settings_of = config.load(recipe, settings, sections, {"collect": flags})
     with files.lock(root):
         if top_up:
             topup.top_up(root, env, top_up, settings_of["split"])

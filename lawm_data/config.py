@@ -26,10 +26,10 @@ def load(
     """One instance of each dataclass in `sections`, by section name.
 
     recipe: a name or a path; settings: `section.key=value`, the value in YAML; flags: by section, None where not given.
-    Sections that the caller does not know are left unread. UserError names the key and where it stands.
+    Sections of a recipe that the caller does not know are left unread. UserError names the key and where it stands.
     """
     path = recipe_path(recipe)
-    layers = [(str(path), _read(path)), *((f"--set {setting}", _parse(setting)) for setting in settings)]
+    layers = [(str(path), _read(path)), *((f"--set {setting}", _parse(setting, sections)) for setting in settings)]
     given = {name: {key: value for key, value in flags[name].items() if value is not None} for name in flags}
     layers.append(("command line", given))
     merged: dict[str, Any] = {}
@@ -90,19 +90,24 @@ def _recipe_folder() -> Path:
 def _read(path: Path) -> Any:
     try:
         values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     return {} if values is None else values  # an empty file is a recipe of defaults
 
 
-def _parse(setting: str) -> dict[str, Any]:
-    """`a.b=1` -> {"a": {"b": 1}}"""
+def _parse(setting: str, sections: Iterable[str]) -> dict[str, Any]:
+    """`a.b=1` -> {"a": {"b": 1}}; UserError for a section that this command does not read."""
     key, equals, text = setting.partition("=")
     if not equals or "." not in key:
         raise UserError(f"--set {setting}: expected SECTION.KEY=VALUE, such as split.quota=200")
+    section = key.partition(".")[0].strip()
+    if section in SECTIONS and section not in sections:
+        raise UserError(
+            f"--set {setting}: this command does not read {section}, only {', '.join(sections)}; leave it out"
+        )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter of what looks like a date or a number, and is none
         raise UserError(f"--set {setting}: {key}: '{text}' is not a YAML value; put quotes around text") from None
     for name in reversed(key.strip().split(".")):
         value = {name: value}
@@ -179,7 +184,10 @@ def _fit_float(value: Any) -> float:
     # PyYAML follows YAML 1.1, where 1e-4 without a point is text
     if type(value) not in (int, float, str):
         raise ValueError
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number
+        raise ValueError from None
     if not math.isfinite(number):
         raise ValueError
     return number

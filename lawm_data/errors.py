@@ -16,5 +16,10 @@ class UserError(Exception):
         return "".join(character if character.isprintable() else "?" for character in shown)
 
 
+def reason(error: BaseException | None) -> str:
+    """The first line of what an error of another library says; the name of its class where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 class Missing(UserError):
     """A file of a dataset or policy is not there at all, as what was not published."""

@@ -25,7 +25,7 @@ _FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDI
 
 
 @contextlib.contextmanager
-def told_if_full(path: Path) -> Iterator[None]:
+def user_errors(path: Path) -> Iterator[None]:
     """Turn 'no space left', 'permission denied' and 'not a directory' into one line that names the path."""
     try:
         yield
@@ -46,7 +46,7 @@ def new_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
     try:
-        with told_if_full(path):
+        with user_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _flush(temporary)
@@ -64,7 +64,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
     old = path.parent / f"{REPLACED}{uuid.uuid4().hex}-{path.name}"
     try:
-        with told_if_full(path):
+        with user_errors(path):
             temporary.mkdir(parents=True)
             yield temporary
             if path.exists():
@@ -110,7 +110,7 @@ def _refuse_constant(name: str) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line to a log. A kill may cut the last line: it stays alone, and readers skip what does not parse."""
-    with told_if_full(path), open(path, "a+b") as file:
+    with user_errors(path), open(path, "a+b") as file:
         length = file.seek(0, os.SEEK_END)
         file.seek(max(length - 1, 0))
         whole = length == 0 or file.read() == b"\n"
@@ -144,7 +144,7 @@ def sweep(folder: Path, name: str | None = None) -> None:
 def lock(workspace: Path) -> Iterator[None]:
     """Hold the workspace's lock; UserError when another process has it."""
     workspace = Path(workspace)
-    with told_if_full(workspace):
+    with user_errors(workspace):
         workspace.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(workspace / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:

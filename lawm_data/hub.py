@@ -30,15 +30,13 @@ from huggingface_hub.errors import (
 
 from lawm_data import files, shards, transport
 from lawm_data.cache import hold, make_room
-from lawm_data.errors import Missing, UserError
+from lawm_data.errors import Missing, UserError, reason
 from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest
 
 AGAIN = "run the same command again, it continues where it was"
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _checked: set[tuple[str, str, tuple[int, int] | None]] = set()
-
-transport.install()
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,9 @@ def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Re
     commit = resolve(repo, revision)
     absent = f"holds no {NAME}, so it was not made by `lawm-data push`"
     new = try_to_load_from_cache(repo, NAME, cache, commit, "dataset") is None
-    path = download(repo, commit, NAME, MAX_BYTES, absent, cache=cache)
+    while not hold(path := download(repo, commit, NAME, MAX_BYTES, absent, cache=cache)):
+        new = True  # another process removed it between the two, to make room
     remote = Remote(repo, commit, Manifest.read(path, f"{repo}/{NAME}"), cache, follows=revision is None)
-    hold(path)
     if new:
         published = remote.manifest.files.keys() - remote.manifest.withheld
         entries = (remote.manifest.files[name] for name in published)
@@ -112,7 +110,7 @@ def resolve(repo: str, revision: str | None, kind: str = "dataset") -> str:
     """The commit that a branch, tag or full sha names now; `kind` is dataset or model."""
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
-    with told(repo, kind):
+    with session(repo, kind):
         api = HfApi()
         return str(transport.patiently(lambda: api.repo_info(repo, revision=revision, repo_type=kind)).sha)
 
@@ -132,7 +130,7 @@ def download(
             raise UserError(f"{repo}: {path} has {size} bytes, expected {most} at most; none of it was fetched")
         return Path(hf_hub_download(repo, path, **where))
 
-    with told(repo, kind), files.told_if_full(cache or Path(constants.HF_HUB_CACHE)):
+    with session(repo, kind), files.user_errors(cache or Path(constants.HF_HUB_CACHE)):
         try:
             return transport.patiently(fetch)
         except RemoteEntryNotFoundError:
@@ -153,8 +151,9 @@ def checked(path: Path, entry: FileEntry) -> Path:
 
 
 @contextlib.contextmanager
-def told(place: str, kind: str = "dataset") -> Iterator[None]:
-    """Turn what the Hub refuses, or silence, into one line that names `place` and what to do."""
+def session(place: str, kind: str = "dataset") -> Iterator[None]:
+    """Talk to the Hub with patience that ends; what it refuses, or silence, becomes one line that names `place`."""
+    transport.install()
     try:
         yield
     except LocalTokenNotFoundError:
@@ -181,7 +180,7 @@ def _reason(error: BaseException | None, kind: str) -> str:
     if isinstance(error, TimeoutException):
         return f"{constants.ENDPOINT} did not answer in time; {AGAIN}"
     if not isinstance(error, (HTTPError, ConnectionError, TimeoutError, type(None))):
-        return f"the transfer failed ({str(error).splitlines()[0]}); {AGAIN}"
+        return f"the transfer failed ({reason(error)}); {AGAIN}"
     if not isinstance(error, HfHubHTTPError):
         return f"cannot reach {constants.ENDPOINT}; check the network and HF_ENDPOINT, then {AGAIN}"
     status = error.response.status_code

@@ -21,7 +21,7 @@ from lawm_data import dreamer, files, plan2explore
 from lawm_data.dreamer import Dreamer
 from lawm_data.envs import Spec
 from lawm_data.episode import Episode
-from lawm_data.errors import UserError
+from lawm_data.errors import UserError, reason
 from lawm_data.nets.blocks import Noise
 from lawm_data.nets.captured import Captured
 from lawm_data.nets.snapshot import restore, snapshot
@@ -60,17 +60,17 @@ class Learner:
 
     def resume(self, order: int, episodes: Iterable[Episode]) -> None:
         """Continue after the first `order` episodes; UserError when there is no checkpoint of that time."""
-        self.run.discard(Position(0, order))
-        if order == 0:
-            return
-        kept = self.run.positions()
         position = Position(0, order)
-        if position not in kept:
+        kept = [one for one in self.run.positions() if one <= position]
+        if order and position not in kept:
             cure = f"set next_order to {kept[-1].update} in the seed's checkpoint.json under raw/, or " if kept else ""
             raise UserError(
                 f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, {cure}"
                 "collect into another --root"
             )
+        self.run.discard(position)
+        if order == 0:
+            return
         tensors, state = self.run.load(position)
         restore(self.modules, [tensors], state.get("optimizer_steps", {}), str(self.run.checkpoint(position)))
         self._remember(episodes)
@@ -144,8 +144,7 @@ def load_kept(path: Path, spec: Spec, config: dreamer.Config, noise: Noise) -> P
             own = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
             agent.get_submodule(part).load_state_dict(own)
     except (safetensors.SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a kept policy of this collector ({reason}); remove it") from None
+        raise UserError(f"{path}: not a kept policy of this collector ({reason(error)}); remove it") from None
     return on_arrays(agent.policy(noise), "cpu")
 
 

@@ -10,11 +10,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lawm_data import files
+from lawm_data import files, table4
 from lawm_data.errors import UserError
 from lawm_data.parsing import check_types, parse
 from lawm_data.summary import Summary
@@ -24,6 +24,7 @@ DEFAULT_SLICE = "medium-replay"
 SCHEMA_VERSION = 1
 MAX_BYTES = 4_000_000  # of lawm.json, more than ten thousand files
 SPLITS = ("labeled", "unlabeled", "validation", "withheld")
+STATISTICS = (*table4.COLUMNS, "episodes", "labeled", "steps")  # of a slice
 _SLICE = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?")
 _ENV = re.compile(r"(custom:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")  # it names folders
@@ -46,9 +47,9 @@ class SliceEntry:
     """One slice. `splits` maps labeled, unlabeled, validation and withheld to their files, in reading order.
 
     wanted and found: quota, and how many the rule gave under it (before a validation share was held out);
-    statistics: mean std min p25 median p75 max of the returns, and the counts episodes, labeled, steps;
+    statistics: STATISTICS, which are columns of Table 4 and counts;
     labeled_statistics: the same of the labeled trajectories (empty when there are none);
-    summaries: of the observations in splits labeled and unlabeled (empty where an earlier version wrote the dataset).
+    summaries: of the observations in splits labeled and unlabeled, where they have files.
     """
 
     rule: dict[str, Any]
@@ -58,7 +59,7 @@ class SliceEntry:
     splits: dict[str, list[str]]
     statistics: dict[str, float]
     labeled_statistics: dict[str, float]
-    summaries: dict[str, Summary] = field(default_factory=dict)
+    summaries: dict[str, Summary]
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `from_json` reads back to an equal manifest."""
-        value = {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": [list(pair) for pair in self.layout]}
-        for entry in value["slices"].values():
-            if not entry["summaries"]:
-                del entry["summaries"]  # the digest of a dataset that was written without them stays
-        return value
+        return {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": [list(pair) for pair in self.layout]}
 
     def choose(self, slice_: str | None, where: str) -> str:
         """`slice_`, or medium-replay, or the only slice there is; UserError names `where` and lists the slices."""
@@ -138,7 +135,8 @@ class Manifest:
         All but the withheld actions: the order of rows in training follows from this digest, and hidden stays hidden.
         """
         value = self.to_json()
-        value["files"] = {path: entry for path, entry in value["files"].items() if path not in self.withheld}
+        withheld = self.withheld
+        value["files"] = {path: entry for path, entry in value["files"].items() if path not in withheld}
         canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -206,17 +204,23 @@ def _check(manifest: Manifest, where: str) -> None:
     for name, slice_ in manifest.slices.items():
         if not _SLICE.fullmatch(name) or not slice_.splits.keys() <= set(SPLITS):
             raise UserError(f"{where}: slices.{name:.60}: name or splits not of {', '.join(SPLITS)}; run split again")
-        for split, summary in slice_.summaries.items():
-            _check_summary(manifest, slice_.splits.get(split, []), summary, f"{where}: slices.{name}.summaries.{split}")
+        if lacking := [key for key in STATISTICS if key not in slice_.statistics]:
+            raise UserError(f"{where}: slices.{name}.statistics: missing key '{lacking[0]}'; run split again")
     for path, times in Counter(path for _, _, path in manifest.shards()).items():
         if path not in manifest.files or times > 1:
             raise UserError(f"{where}: shard '{path:.60}' has no digest or is named twice; run split again")
+    for name, slice_ in manifest.slices.items():
+        _check_summaries(manifest, slice_, f"{where}: slices.{name}.summaries")
 
 
-def _check_summary(manifest: Manifest, paths: list[str], summary: Summary, where: str) -> None:
+def _check_summaries(manifest: Manifest, slice_: SliceEntry, where: str) -> None:
     """What a run relies on before it reads a row: sizes, and no more rows than the files have room for."""
-    held = [manifest.files[path] for path in paths if path in manifest.files]
-    most = sum(entry.bytes for entry in held) // (4 * manifest.observation_size)
-    fits = {len(summary.mean), len(summary.std)} == {manifest.observation_size}
-    if not fits or not 0 < 2 * sum(entry.rows for entry in held) <= summary.rows <= most or min(summary.std) < 0:
-        raise UserError(f"{where}: not of the observations in its {len(paths)} files; run split again")
+    if slice_.summaries.keys() != {split for split in ("labeled", "unlabeled") if slice_.splits.get(split)}:
+        raise UserError(f"{where}: not those of its labeled and unlabeled files; run split again")
+    for split, summary in slice_.summaries.items():
+        paths = slice_.splits[split]
+        held = [manifest.files[path] for path in paths]
+        most = sum(entry.bytes for entry in held) // (4 * manifest.observation_size)
+        fits = {len(summary.mean), len(summary.std)} == {manifest.observation_size}
+        if not fits or not 0 < 2 * sum(entry.rows for entry in held) <= summary.rows <= most or min(summary.std) < 0:
+            raise UserError(f"{where}.{split}: not of the observations in its {len(paths)} files; run split again")

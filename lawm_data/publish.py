@@ -62,7 +62,7 @@ def push(folder: Path, repo: str | None, *, private: bool, tag: str | None, with
 
 def user() -> str:
     """The name that the token belongs to."""
-    with hub.told("Hugging Face Hub"):
+    with hub.session("Hugging Face Hub"):
         return patiently(HfApi().whoami)["name"]
 
 
@@ -72,7 +72,7 @@ def publish(content: Content, repo: str, *, private: bool, tag: str | None) -> s
     Where nothing differs no commit is made. UserError when the repository is not ours to overwrite, or somebody else
     pushed meanwhile.
     """
-    with hub.told(repo, content.kind):
+    with hub.session(repo, content.kind):
         target = _Repository(HfApi(), repo, content.kind)
         head = target.open(private)
         remote = target.tree(head)

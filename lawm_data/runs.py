@@ -15,8 +15,6 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +100,7 @@ class Run:
 
         UserError names the first setting that differs.
         """
-        with files.told_if_full(self.path):
+        with files.user_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         files.sweep(self.path)
         path = self.path / "config.json"
@@ -123,9 +121,10 @@ class Run:
         extended = False
         if length:
             *sections, key = length.split(".")
-            asked, there = (reduce(getitem, sections, config["settings"]) for config in (now, before))
-            extended = asked[key] > there[key]
-            there[key] = max(asked[key], there[key])
+            asked, there = (_inner(config["settings"], sections) for config in (now, before))
+            if key in there:  # else another version wrote it, which is a difference
+                extended = asked[key] > there[key]
+                there[key] = max(asked[key], there[key])
         difference = _difference({**before, **NOT_COMPARED}, {**now, **NOT_COMPARED})
         if difference:
             cure = "use another --root, or --name where there is one"
@@ -287,6 +286,13 @@ def code_commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def _inner(settings: dict[str, Any], path: Iterable[str]) -> dict[str, Any]:
+    """The settings at a path of sections, empty where there are none."""
+    for name in path:
+        settings = settings.get(name, {})
+    return settings
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str | None:

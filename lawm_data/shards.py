@@ -159,8 +159,7 @@ def verify(folder: Path) -> str:
     folder = Path(folder)
     manifest = Manifest.load(folder)
     check_extra(folder, manifest)
-    withheld = {path for _, split, path in manifest.shards() if split == "withheld"}
-    absent = {path for path in withheld if not (folder / path).exists()}
+    absent = {path for path in manifest.withheld if not (folder / path).exists()}
     for path, entry in manifest.files.items():
         if path not in absent:
             check_file(folder / path, entry)

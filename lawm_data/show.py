@@ -17,7 +17,7 @@ from PIL import Image
 
 from lawm_data import envs, files
 from lawm_data.episode import Episode
-from lawm_data.errors import UserError
+from lawm_data.errors import UserError, reason
 from lawm_data.figures import png
 from lawm_data.store import Row, Store
 
@@ -78,9 +78,8 @@ def film(episode: Episode, repeat: int | None) -> bytes:
         AttributeError,
         RuntimeError,
     ) as error:  # how EGL, OSMesa and dm_control say that there is none
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"no renderer: MUJOCO_GL={os.environ['MUJOCO_GL']} does not work here ({reason}); install libEGL or "
+            f"no renderer: MUJOCO_GL={os.environ['MUJOCO_GL']} does not work here ({reason(error)}); install libEGL or "
             "libOSMesa and set MUJOCO_GL to egl, osmesa or glfw, or leave out --video"
         ) from error
     stride = max(1, round(FRAME_SECONDS / env.step_seconds))

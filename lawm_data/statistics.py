@@ -11,7 +11,7 @@ import numpy as np
 
 from lawm_data import card, files, shards, table4
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, Manifest, folders
+from lawm_data.manifest import Manifest, folders
 from lawm_data.slicing import TRAILING
 from lawm_data.store import Row, Store
 
@@ -85,8 +85,6 @@ def _slice_rows(folder: Path) -> Iterable[dict[str, Any]]:
     manifest = Manifest.load(folder)
     for name, entry in manifest.slices.items():
         known = {"env": manifest.env, "slice": name, "complete": entry.complete, **entry.statistics}
-        if missing := [key for key in SLICE_COLUMNS if key not in known]:
-            raise UserError(f"{folder / NAME}: slices.{name}.statistics: missing key '{missing[0]}'; run split again")
         yield {key: known[key] for key in SLICE_COLUMNS} | {"table4": table4.paper(manifest.env, name)}
 
 

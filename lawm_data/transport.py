@@ -6,6 +6,7 @@ arrives. What goes through hf_xet has that library's own time-outs.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -55,8 +56,9 @@ def _read(response: httpx2.Response) -> httpx2.Response:
     return response
 
 
+@functools.cache  # once: what is set anew closes connections
 def install() -> None:
-    """Make huggingface_hub use `Client` in this process."""
+    """Make huggingface_hub use `Client` in this process, from the first time that we talk to the Hub."""
     hooks = get_session().event_hooks  # huggingface_hub's own, which keep offline mode
     set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True, timeout=None))
 

@@ -20,7 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lawm_data import files
-from lawm_data.bench import Row, header, markdown, median_seconds, told
+from lawm_data.bench import Row, echoed, header, markdown, median_seconds
 from lawm_data.errors import UserError
 from lawm_data.nets.products import multiplying
 from lawm_data.runs import code_commit
@@ -50,7 +50,7 @@ class Training:
 
     def table(self) -> str:
         load = os.getloadavg()[0]
-        return markdown(header(code_commit(), load, torch.get_num_threads()), list(told(self.rows())))
+        return markdown(header(code_commit(), load, torch.get_num_threads()), list(echoed(self.rows())))
 
     def rows(self) -> Iterator[Row]:
         rate = matrix_rate(self.device, self.repeats)

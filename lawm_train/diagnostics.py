@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,9 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")
     with torch.no_grad():
         walked = [*_of_model(run, dataset, world, inverse_dynamics), *_of_agent(run, dataset, world, agent, position)]
+    for rung in walked:
+        if broken := [figure for figure, value in rung.figures.items() if not math.isfinite(value)]:
+            raise UserError(f"{path}: rung {rung.name}: {broken[0]} is not finite; train again with a lower model.lr")
     found = {**position._asdict(), "rungs": [rung._asdict() for rung in walked]}
     files.write_json(path / ladders.FILE, found)
     return walked

@@ -166,7 +166,10 @@ def is_prior(method: str) -> bool:
 
 
 def write(records: Sequence[Record], folder: Path) -> None:
-    """FOLDER/<run>.csv for each run among the records. UserError when one is too large to keep, or two share a name."""
+    """FOLDER/<run>.csv for each run among the records, in the place of what is there of the same run.
+
+    UserError when one is too large to keep, two share a name, or a file holds evaluations that would be lost.
+    """
     by_run: dict[str, list[Record]] = {}
     for record in records:
         own = by_run.setdefault(record.run, [])
@@ -174,6 +177,8 @@ def write(records: Sequence[Record], folder: Path) -> None:
         if (record.dataset, record.settings) != (own[0].dataset, own[0].settings):
             raise UserError(f"{record.run}: two runs have this name; keep their evidence in two folders")
     texts = {folder / f"{run}.csv": as_csv(own) for run, own in by_run.items()}
+    for run, own in by_run.items():
+        _check_kept(folder / f"{run}.csv", own)
     for path, text in texts.items():
         if len(text) > MOST_BYTES:
             raise UserError(
@@ -181,6 +186,18 @@ def write(records: Sequence[Record], folder: Path) -> None:
             )
     for path, text in texts.items():
         files.write_text(path, text)
+
+
+def _check_kept(path: Path, records: Sequence[Record]) -> None:
+    """A run that went on for longer has other settings, and all that was evaluated before."""
+    now = {evaluation for record in records for evaluation in record.evaluations}
+    for old in from_csv(path) if path.exists() else []:
+        same = (old.dataset, old.settings) == (records[0].dataset, records[0].settings)
+        if not same and not now.issuperset(old.evaluations):
+            raise UserError(
+                f"{path}: holds another run of this name (dataset {old.dataset}, settings {old.settings}); keep this "
+                "one's evidence in another folder"
+            )
 
 
 def as_csv(records: Iterable[Record]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lawm_data import config
 from lawm_data.errors import UserError
+from lawm_data.manifest import folder_name
 from lawm_data.nets.optim import usable_device
 from lawm_data.runs import NOT_COMPARED, Run, code_commit
 from lawm_train import methods, pool
@@ -109,7 +110,7 @@ class Job:
     def name(self) -> str:
         """What its runs are called by default: `walker-walk-medium-replay-td3bc-oracle`"""
         oracle = "-oracle" if self.labels.oracle else ""
-        return f"{self.dataset.manifest.env.replace(':', '-')}-{self.slice_name}-{self.method}{oracle}"
+        return f"{folder_name(self.dataset.manifest.env)}-{self.slice_name}-{self.method}{oracle}"
 
     def folders(self, runs_root: Path, name: str | None = None) -> dict[int, Run]:
         """The run of each seed, begun or not."""

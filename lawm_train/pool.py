@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from itertools import count, dropwhile
 from typing import NamedTuple
 
-import click
 import numpy as np
 import torch
 
@@ -85,13 +84,9 @@ class Split:
                 f"has {most / GIGABYTE:.2g} for it; raise --pool-gb, or split again with a lower split.shard_mb"
             )
 
+    @property
     def summary(self) -> Summary:
-        """From the manifest; of a dataset that was written without, by reading it all."""
-        told = self.dataset.manifest.slices[self.slice_name].summaries
-        if self.name in told:
-            return told[self.name]
-        click.echo(f"reading all {self.name} episodes once for their mean and spread; a new split would tell them")
-        return Summary.of(self.dataset.read(self.paths), self.dataset.manifest.observation_size)
+        return self.dataset.manifest.slices[self.slice_name].summaries[self.name]
 
     def generations(self, most: float, length: float, windows: int) -> Iterator[Generation]:
         """Of at most `most` bytes, for `windows` windows a batch and `length` steps a trajectory; without end."""
@@ -220,7 +215,7 @@ def moving(splits: Sequence[Split], models: int, pool_gb: float) -> Moving:
     most = _shares([split.size for split in splits], pool_gb * GIGABYTE)
     for split, own in zip(splits, most, strict=True):
         split.check(own, pool_gb)
-    summaries = [split.summary() for split in splits]
+    summaries = [split.summary for split in splits]
     terminal = any(summary.ends for summary in summaries)
     sizes = sizes_of(splits[0].dataset.manifest, splits[0].slice_name, terminal)
     return Moving(sizes, splits, summaries, most, models, pool_gb)

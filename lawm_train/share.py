@@ -10,6 +10,7 @@ import click
 import yaml
 
 from lawm_data import card, files, publish, shards
+from lawm_data.manifest import folder_name
 from lawm_data.runs import Run, trained
 from lawm_train import evidence, plots, policy, pretrained
 from lawm_train.evidence import Evaluation
@@ -59,7 +60,7 @@ def _metadata(description: dict[str, Any], scores: list[Evaluation], repo: str) 
         "license": "other",  # the episodes that it was trained on keep their authors' terms
         "library_name": "lawm",
         "pipeline_tag": "reinforcement-learning",
-        "tags": ["offline-rl", "world-model", "latent-actions", description["env"].replace(":", "-")],
+        "tags": ["offline-rl", "world-model", "latent-actions", folder_name(description["env"])],
         "datasets": [dataset] if dataset else [],
     }
     if scores:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from helpers import random_episode
 
-from lawm_data import files, shards
+from lawm_data import files, shards, table4
 from lawm_data.episode import Episode
 from lawm_data.manifest import NAME, FileEntry, Manifest, SliceEntry
 
@@ -48,6 +49,9 @@ def make_dataset(
     files.write_text(folder / "README.md", CARD.format(slice=slice_, **listed) + note)
     entries["README.md"] = shards.entry_of(folder / "README.md")
     manifest = _manifest(episodes, slice_, splits, entries, labeled)
+    (entry,) = manifest.slices.values()
+    told = {split: shards.summary(folder, splits[split], manifest) for split in ("labeled", "unlabeled")}
+    manifest = replace(manifest, slices={slice_: replace(entry, summaries=told)})
     files.write_json(folder / NAME, manifest.to_json())
     return manifest
 
@@ -55,10 +59,13 @@ def make_dataset(
 def _manifest(
     episodes: list[Episode], slice_: str, splits: dict[str, list[str]], entries: dict[str, FileEntry], labeled: int
 ) -> Manifest:
+    """Without the summaries of what was written."""
     observation_size = episodes[0].observation.shape[1]
     action = episodes[0].action
     assert action is not None
-    statistics: dict[str, float] = {"episodes": len(episodes) - 4, "labeled": labeled}
+    own = episodes[:-4]
+    counts = {"episodes": len(own), "labeled": labeled, "steps": sum(episode.length for episode in own)}
+    statistics = table4.statistics([episode.episode_return for episode in own]) | counts
     return Manifest(
         env=episodes[0].env,
         layout=[("state", observation_size)],
@@ -67,7 +74,7 @@ def _manifest(
         repeat=None,
         label_fraction=0.2,
         label_seed=0,
-        slices={slice_: SliceEntry({}, True, 100, len(episodes), splits, statistics, {})},
+        slices={slice_: SliceEntry({}, True, 100, len(episodes), splits, statistics, {}, {})},
         collected=[],
         credits=[],
         files=entries,

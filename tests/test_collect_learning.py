@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from processes import count_files
 
 from lawm_data import dreamer, envs, plan2explore
@@ -21,7 +23,7 @@ from lawm_data.collect import Config, collect, rounds
 from lawm_data.dreamer import Dreamer
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
-from lawm_data.runs import Run
+from lawm_data.runs import Position, Run
 from lawm_data.store import Store
 from lawm_data.windows import Windows
 
@@ -169,8 +171,11 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(tmp_path: 
         collect(tmp_path, ENV, made(episodes=8, round=1))
     for checkpoint in run_of(tmp_path).path.glob("checkpoint-*"):
         checkpoint.rename(tmp_path / checkpoint.name)
-    with pytest.raises(UserError, match="no checkpoint of the learner after 4 episodes; restore the folder"):
+    run_of(tmp_path).save(Position(0, 6), {"x": torch.zeros(1)}, {})  # of a store that had more
+    with pytest.raises(UserError, match="no checkpoint of the learner after 4 episodes; restore the folder, coll"):
         collect(tmp_path, ENV, made(episodes=8))
+    assert run_of(tmp_path).positions() == [Position(0, 6)]
+    shutil.rmtree(run_of(tmp_path).checkpoint(Position(0, 6)))
     with pytest.raises(
         UserError, match=r"collected by Dreamer.* 2 updates .* now Dreamer.* 3 updates .*another --root"
     ):

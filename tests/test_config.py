@@ -113,7 +113,19 @@ def test_bad_setting(tmp_path: Path, setting: str, says: str) -> None:
 
 def test_sections_of_other_commands_are_left_unread(tmp_path: Path) -> None:
     mine = recipe(tmp_path, "collect: {anything: at all}\nagent: {updates: 2}")
-    assert config.load(mine, ["train.what=3"], SECTIONS, {})["agent"].updates == 2
+    assert config.load(mine, [], SECTIONS, {})["agent"].updates == 2
+
+
+def test_a_setting_that_the_command_does_not_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--set train.what=3: this command does not read train, only agent"):
+        config.load(recipe(tmp_path, ""), ["train.what=3"], SECTIONS, {})
+
+
+@pytest.mark.parametrize("value", ["2024-13-01", "1" * 5000, "9" * 400])
+def test_what_only_looks_like_a_date_or_a_number_is_one_line(tmp_path: Path, value: str) -> None:
+    for given, settings in ((f"agent: {{lr: {value}}}", []), ("", [f"agent.lr={value}"])):
+        with pytest.raises(UserError, match="not readable as YAML|--set agent.lr=|expected a finite number"):
+            config.load(recipe(tmp_path, given), settings, SECTIONS, {})
 
 
 def test_saved_settings_come_back(tmp_path: Path) -> None:

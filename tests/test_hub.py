@@ -220,7 +220,7 @@ def test_name_that_cannot_be_a_repository(workspace: Path, repo: str) -> None:
 
 
 def test_offline_mode_is_named() -> None:
-    with pytest.raises(UserError, match="tester/made: HF_HUB_OFFLINE"), hub.told("tester/made"):
+    with pytest.raises(UserError, match="tester/made: HF_HUB_OFFLINE"), hub.session("tester/made"):
         raise OfflineModeIsEnabled
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from huggingface_hub import DeleteCacheStrategy
 from loopback_hub import LoopbackHub
 from made_dataset import made_episodes, make_dataset
 from processes import client, python
@@ -71,6 +74,27 @@ def test_cache_is_shared_and_bounded_and_what_is_in_use_stays(hub: LoopbackHub, 
     os.close(cache._held.pop(manifest))
     hub.publish("tester/c", content(tmp_path / "c", 17))
     assert pulled(hub, "tester/c", **home) and not cached(tmp_path / "home") & {old, new}
+
+
+def test_what_is_being_removed_cannot_be_held(hub: LoopbackHub, tmp_path: Path, monkeypatch: Any) -> None:
+    home, cached_at = {"HF_HOME": str(tmp_path / "home")}, tmp_path / "home" / "hub"
+    for n, name in ((15, "a"), (16, "b")):
+        hub.publish(f"tester/{name}", content(tmp_path / name, n))
+        assert client(hub, "pull", f"tester/{name}", **home)["outcomes"][f"tester/{name}"]["error"] is None
+    (manifest,) = cached_at.glob("datasets--tester--a/snapshots/*/lawm.json")
+    refused = []
+
+    def meanwhile(strategy: DeleteCacheStrategy) -> None:
+        with open(manifest) as another, pytest.raises(BlockingIOError):
+            fcntl.flock(another, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        refused.append(manifest)
+        executed(strategy)
+
+    executed = DeleteCacheStrategy.execute
+    monkeypatch.setattr(DeleteCacheStrategy, "execute", meanwhile)
+    monkeypatch.setenv(cache.LIMIT, "0")
+    cache.make_room(cached_at, cached_at, {})
+    assert refused and not manifest.exists() and not cache.hold(manifest)
 
 
 def test_what_a_new_revision_shares_with_an_old_one_stays(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -238,13 +238,27 @@ def test_poisoning_one_model_leaves_the_other(value):
         assert torch.isfinite(beside).all()
 
 
+def test_moments_of_other_parameters_are_refused():
+    mlp = MLP(Init([0]), 3, 8, 1, 1)
+    optimizer = Optimizer([mlp], 1, lr=1e-3, clip=1.0)
+    optimizer.step(regression(mlp, drawn(1, 16, 3).float()))
+    kept = optimizer.state()
+    some = next(iter(kept))
+    others = [{}, {**kept, some: kept[some][..., :1]}, {**kept, "no.exp_avg": kept[some]}]
+    for moments in (*others, {key: x for key, x in kept.items() if key != some}):
+        with pytest.raises(ValueError, match="moments of these parameters after 1 steps"):
+            Optimizer([mlp], 1, lr=1e-3, clip=1.0).load(moments, 1)
+    with pytest.raises(ValueError, match="after 0 steps"):
+        Optimizer([mlp], 1, lr=1e-3, clip=1.0).load(kept, 0)
+
+
 def test_what_an_optimizer_continues_with_lies_where_its_parameters_do():
     """The fused Adam keeps the step beside the parameter; a device without numbers stands for the one of a GPU."""
     with torch.device("meta"):
         mlp = MLP(Init([0]), 3, 8, 1, 1)
         optimizer = Optimizer([mlp], 1, lr=1e-2, clip=0.1)
-    names = [f"{name}.{part}" for name, _ in optimizer.named for part in ("exp_avg", "exp_avg_sq")]
-    optimizer.load({name: torch.zeros(1) for name in names}, 3)
+    moments = [(f"{name}.{part}", p) for name, p in optimizer.named for part in ("exp_avg", "exp_avg_sq")]
+    optimizer.load({name: torch.zeros(p.shape) for name, p in moments}, 3)
     places = {tensor.device.type for state in optimizer.adam.state.values() for tensor in state.values()}
     assert places == {"meta"} and len(optimizer.adam.state) == len(optimizer.named)
 

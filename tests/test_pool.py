@@ -6,7 +6,6 @@ import subprocess
 import sys
 import weakref
 from collections import Counter
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from made_dataset import make_dataset
 from test_stream import flip_a_byte
 from test_train import final, job, logged
 
-from lawm_data import files, shards
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME
 from lawm_train import data, pool, stream, train
 from lawm_train.data import Data, Labels
 
@@ -31,14 +28,9 @@ POOL_GB = 32e-6  # room for the labeled trajectories and two generations
 ROOT = Path(__file__).parent.parent
 
 
-def written(path: Path, summaries: bool = True) -> Path:
+def written(path: Path, note: str = "") -> Path:
     """6 labeled and 24 unlabeled trajectories, two in a shard."""
-    manifest = make_dataset(path, [counting_episode(order, LENGTH) for order in range(34)], per_shard=2)
-    entry = manifest.slices[SLICE]
-    told = {split: shards.summary(path, entry.splits[split], manifest) for split in ("labeled", "unlabeled")}
-    if summaries:
-        told_by = replace(manifest, slices={SLICE: replace(entry, summaries=told)})
-        files.write_json(path / NAME, told_by.to_json())
+    make_dataset(path, [counting_episode(order, LENGTH) for order in range(34)], per_shard=2, note=note)
     return path
 
 
@@ -169,7 +161,7 @@ def test_batches_are_a_pure_function_of_the_digest_and_their_number(folder, tmp_
     assert len(read) <= 4, "its own generation and, in the background, the next"
     for index in (36, 0, 9, 10, 39):  # into a generation, back, and over its end
         assert same(again.batch(index), batches[index])
-    other = windows_of(written(tmp_path / "other", summaries=False))
+    other = windows_of(written(tmp_path / "other", note="another digest"))
     assert not all(same(other.batch(index), batches[index]) for index in range(40))
 
 
@@ -244,20 +236,17 @@ def test_a_killed_run_continues_the_very_same_numbers(folder, tmp_path, at):
 
 
 @pytest.mark.parametrize("method", ["lawm", "clap", "bc", "td3bc"])
-def test_statistics_are_those_of_what_the_method_trains_on(folder, tmp_path, capsys, method):
+def test_statistics_are_those_of_what_the_method_trains_on(folder, method):
     small = "train.pool_gb=8e-6"  # less than the labeled trajectories alone
     if method == "lawm":
         small = f"train.pool_gb={POOL_GB}"
     whole = train.load_data(moving_job(folder, [0, 1], method, ["train.pool_gb=1"]))
     assert isinstance(whole, Data)
-    older = written(tmp_path / "older", summaries=False)
-    for where, told in ((folder, True), (older, False)):
-        found = train.load_data(moving_job(where, [0, 1], method, [small]))
-        assert isinstance(found, pool.Moving) and found.known == whole.known == [6, 6]
-        assert found.sizes == whole.sizes and found.kinds == whole.kinds
-        for ours, theirs in zip(found.statistics(), whole.statistics(), strict=True):
-            torch.testing.assert_close(ours, theirs)
-        assert ("once for their mean" in capsys.readouterr().out) != told
+    found = train.load_data(moving_job(folder, [0, 1], method, [small]))
+    assert isinstance(found, pool.Moving) and found.known == whole.known == [6, 6]
+    assert found.sizes == whole.sizes and found.kinds == whole.kinds
+    for ours, theirs in zip(found.statistics(), whole.statistics(), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_what_fits_is_drawn_from_all_whatever_the_pool(folder, tmp_path, capsys):

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import pytest
 from made_runs import make_run, records, row, six
@@ -104,8 +104,9 @@ def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
     ("freedom", "t"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)]
 )
 def test_t_quantiles_are_those_of_the_printed_tables(freedom, t):
-    assert abs(paired.t_quantile(0.95, freedom) - t) < 1e-4
-    assert paired.t_quantile(0.99, freedom) > paired.t_quantile(0.95, freedom) > paired.t_quantile(0.9, freedom)
+    differences = [float(k % 3) for k in range(freedom + 1)]
+    half = t * stdev(differences) / math.sqrt(len(differences))
+    assert paired.interval(differences).half == pytest.approx(half, rel=1e-4)
 
 
 def test_an_interval_of_two_differences_by_hand():
@@ -136,6 +137,20 @@ def test_damaged_evidence_is_one_line(tmp_path):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not readable as evidence of a run"):
             evidence.from_csv(path)
+
+
+def test_evidence_takes_the_place_of_what_it_holds_and_of_nothing_else(tmp_path):
+    def keep(name, means, **changes):
+        evidence.write(records([make_run(tmp_path / name / "a", "lawm", 0, means, **changes)]), tmp_path / "kept")
+        return (tmp_path / "kept" / "a.csv").read_text()
+
+    longer = {"settings": {"model": {"prior": None}, "train": {"batch": 16, "updates": 3}}}
+    short, long = keep("short", [100, 200]), keep("long", [100, 200, 300], **longer)
+    assert len(long) > len(short)
+    for other in ({"dataset": {"digest": "e" * 64}}, {}):
+        with pytest.raises(UserError, match=r"kept/a.csv: holds another run of this name \(dataset dddddddddddd"):
+            keep(f"other{len(other)}", [100, 250], **other)
+    assert (tmp_path / "kept" / "a.csv").read_text() == long
 
 
 def test_several_fractions_of_labels_are_drawn_an_oracle_as_all_of_them(runs, tmp_path):

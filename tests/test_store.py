@@ -236,7 +236,7 @@ def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:
     assert "expert" in statistics.as_text(found)
     bare = dataclasses.replace(entry, statistics={"episodes": 5})
     files.write_json(folder / NAME, dataclasses.replace(manifest, slices={"expert": bare}).to_json())
-    with pytest.raises(UserError, match="lawm.json: slices.expert.statistics: missing key 'labeled'"):
+    with pytest.raises(UserError, match="lawm.json: slices.expert.statistics: missing key 'mean'"):
         statistics.collect_stats(tmp_path)
 
 

@@ -19,7 +19,6 @@ def logged(path: Path, updates: range, shift: float) -> None:
 
 
 def test_events_hold_the_metrics(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logged(tmp_path / "run", range(1, 6), 0.0)

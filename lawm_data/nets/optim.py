@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lawm_data.errors import UserError
+from lawm_data.errors import UserError, reason
 
 
 class Optimizer:
@@ -50,14 +50,20 @@ class Optimizer:
         return tensors
 
     def load(self, tensors: dict[str, Tensor], steps: int) -> None:
-        """Continue after `steps` steps with the moments that `state` gave."""
-        for name, p in self.named:
-            if f"{name}.exp_avg" in tensors:
-                self.adam.state[p] = {
-                    "step": torch.tensor(float(steps), device=p.device),
-                    "exp_avg": tensors[f"{name}.exp_avg"].to(p).clone(),
-                    "exp_avg_sq": tensors[f"{name}.exp_avg_sq"].to(p).clone(),
-                }
+        """Continue after `steps` steps with the moments that `state` gave; ValueError where they are of others.
+
+        A parameter that the loss has not reached so far has none.
+        """
+        moved = [(name, p) for name, p in self.named if f"{name}.exp_avg" in tensors]
+        sizes = {f"{name}.{moment}": p.shape for name, p in moved for moment in ("exp_avg", "exp_avg_sq")}
+        if {key: x.shape for key, x in tensors.items()} != sizes or bool(steps) != bool(moved):
+            raise ValueError(f"not the moments of these parameters after {steps} steps")
+        for name, p in moved:
+            self.adam.state[p] = {
+                "step": torch.tensor(float(steps), device=p.device),
+                "exp_avg": tensors[f"{name}.exp_avg"].to(p).clone(),
+                "exp_avg_sq": tensors[f"{name}.exp_avg_sq"].to(p).clone(),
+            }
 
 
 def usable_device(name: str, key: str) -> str:
@@ -65,8 +71,7 @@ def usable_device(name: str, key: str) -> str:
     try:
         torch.zeros(1, device=name).item()  # the meta device makes tensors and holds no numbers
     except (AssertionError, RuntimeError) as error:  # PyTorch raises the former where it was built without CUDA
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{key} is {name}, which PyTorch cannot use here ({reason}); set cpu") from None
+        raise UserError(f"{key} is {name}, which PyTorch cannot use here ({reason(error)}); set cpu") from None
     return name
 
 

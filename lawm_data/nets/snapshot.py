@@ -27,6 +27,7 @@ def snapshot(modules: Modules, models: int) -> tuple[list[dict[str, Tensor]], di
 
 def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], steps: Mapping[str, int], where: str) -> None:
     """Load the tensors of as many models as the modules hold; UserError names `where` when they are of others."""
+    refused = UserError(f"{where}: no checkpoint of these settings; remove its folder to go back one")
     wanted = {
         f"{name}.{key}": (x.shape[0] // len(own), *x.shape[1:])
         for name, module in modules.items()
@@ -36,14 +37,17 @@ def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], steps: Mappin
     for tensors in own:
         found = {key: tuple(tensors[key].shape) for key in wanted.keys() & tensors.keys()}
         if found != wanted or steps.keys() != counted:
-            raise UserError(f"{where}: no checkpoint of these settings; remove its folder to go back one")
+            raise refused
     tensors = join_models(own)
     for name, module in modules.items():
         module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
         for part, optimizer in _optimizers(module).items():
             prefix = f"{name}.{part}."
             moments = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
-            optimizer.load(moments, steps[f"{name}.{part}"])
+            try:
+                optimizer.load(moments, steps[f"{name}.{part}"])
+            except ValueError:
+                raise refused from None
 
 
 def _optimizers(module: nn.Module) -> dict[str, Optimizer]:

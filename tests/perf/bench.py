@@ -15,7 +15,7 @@ import stages
 import transfer
 
 from lawm_data import files
-from lawm_data.bench import header, markdown, told
+from lawm_data.bench import echoed, header, markdown
 
 
 @click.command()
@@ -30,8 +30,8 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
         folder = Path(name)
         # read when huggingface_hub is first imported, here or by a command
         os.environ |= {"HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
-        rows = list(told(stages.rows(folder, gb, repeats)))
-        rows += told(transfer.rows(stages.dataset_of(folder), folder / "transfer", repeats))
+        rows = list(echoed(stages.rows(folder, gb, repeats)))
+        rows += echoed(transfer.rows(stages.dataset_of(folder), folder / "transfer", repeats))
 
         # only now: what this process holds would count as memory of the commands that `stages` starts
         import collecting
@@ -41,12 +41,12 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
 
         from lawm_data.runs import code_commit
 
-        rows += told(collecting.rows(repeats))
+        rows += echoed(collecting.rows(repeats))
         torch.set_num_threads(threads)
         learning = Bench(stages.dataset_of(folder), stages.SLICE, repeats)
-        rows += told(learning.rows())
+        rows += echoed(learning.rows())
         torch.set_num_threads(1)  # processor time of several threads says nothing
-        rows += told(ratios.rows(learning))
+        rows += echoed(ratios.rows(learning))
     text = markdown(header(code_commit(), load, threads), rows)
     click.echo(text)
     if out:
