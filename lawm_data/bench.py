@@ -9,7 +9,6 @@ import itertools
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import pyarrow as pa
 
 from lawm_data import files, hub, shards
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 def echoed(rows: Iterable[Row]) -> Iterator[Row]:
     """The same rows, each on stderr too as it is done."""
     for row in rows:
-        print(f"{row.what}: {row.figure}", file=sys.stderr, flush=True)
+        click.echo(f"{row.what}: {row.figure}", err=True)
         yield row
 
 

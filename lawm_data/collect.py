@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import click
 import numpy as np
 
 from lawm_data import curves, dreamer, envs, files, parallel, plan2explore
@@ -76,7 +77,7 @@ def collect(root: Path, env: str, config: Config) -> None:
     picture = root / "figures" / f"collect-{env}-{source}.png"
     curves.write(store.rows(env, source), config.repeat, picture)
     new = sum(config.episodes - before[seed] for seed in left)
-    print(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: lawm-data split")
+    click.echo(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: lawm-data split")
 
 
 def env_seed(seed: int, order: int) -> int:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image
 
@@ -38,7 +39,7 @@ def show(root: Path, episode_id: str | None, env: str | None, *, video: bool, ou
     path = out or Path(root) / "figures" / f"{row.episode_id.replace('/', '-').replace(':', '-')}{suffix}"
     content = film(episode, meta["repeat"]) if video else picture(episode, meta["layout"])
     files.write_bytes(path, content)
-    print(f"{path}: {row.episode_id}, {row.length} steps, return {row.episode_return:.1f}")
+    click.echo(f"{path}: {row.episode_id}, {row.length} steps, return {row.episode_return:.1f}")
 
 
 def picture(episode: Episode, layout: list[tuple[str, int]]) -> bytes:

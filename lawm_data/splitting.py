@@ -9,6 +9,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from lawm_data import card, files, labels, shards, slicing, table4
@@ -35,7 +36,7 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
     everything = store.rows(env)
     rows = slicing.distinct(everything)
     if twice := len(everything) - len(rows):
-        print(
+        click.echo(
             f"{twice} of {len(everything)} episodes are recordings that are there under another name; each counts once"
         )
     slices = _large_enough(slicing.cut(rows, env, config), config)
@@ -49,7 +50,7 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
         shards.verify(folder)
     _report(manifest, slices)
     push = f"lawm-data push {out}" if out else "lawm-data push"
-    print(f"{place}: verified; next: {push}, or lawm-train --hub-dataset {place}")
+    click.echo(f"{place}: verified; next: {push}, or lawm-train --hub-dataset {place}")
 
 
 def _check_target(target: Path, env: str) -> None:
@@ -77,7 +78,7 @@ def _large_enough(slices: dict[str, Slice], config: Config) -> dict[str, Slice]:
     kept = {name: part for name, part in slices.items() if part.found >= config.min_episodes}
     for part in slices.values():
         if part.name not in kept:
-            print(f"{_shortfall(part)}; left out, as fewer than {config.min_episodes}: collect more such episodes")
+            click.echo(f"{_shortfall(part)}; left out, as fewer than {config.min_episodes}: collect more such episodes")
     if not kept:
         raise UserError(
             f"no slice has {config.min_episodes} episodes; collect or import more, or lower split.min_episodes"
@@ -217,13 +218,13 @@ def _report(manifest: Manifest, slices: dict[str, Slice]) -> None:
     for name, entry in manifest.slices.items():
         counts = entry.statistics
         labeled = f", labeled {entry.labeled_statistics['mean']:.1f}" if entry.labeled_statistics else ""
-        print(
+        click.echo(
             f"{_shortfall(slices[name])}; {len(slices[name].validation_rows)} for validation; "
             f"{counts['labeled']} of {counts['episodes']} labeled; mean return {counts['mean']:.1f}{labeled}"
         )
     if short := ", ".join(name for name, part in slices.items() if not part.complete):
         kept = any(one["source"] == KEEPER for one in manifest.collected)
         ways = f"more --episodes or --seeds{', --top-up for medium and expert' if kept else ''}"
-        print(f"short of the quota: {short}; filled by lawm-data collect ({ways}), or import")
+        click.echo(f"short of the quota: {short}; filled by lawm-data collect ({ways}), or import")
     if manifest.label_fraction is None:
-        print("actions are kept wherever they were recorded; --label-frac 0.05 keeps those of 5%")
+        click.echo("actions are kept wherever they were recorded; --label-frac 0.05 keeps those of 5%")

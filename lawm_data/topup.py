@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 
@@ -51,7 +52,7 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
             said = _fill(root, own, rule, shares[KEEPER, seed], f"{name} s{seed}")
         except UserError as error:  # of one collector
             said, failed = f"stopped: {error}", failed or error
-        print(f"{name}, seed {seed}: {said}")
+        click.echo(f"{name}, seed {seed}: {said}")
     if failed:
         raise failed
 

@@ -58,7 +58,7 @@ class Pool:
         )
 
     def _pack(self, episodes: Iterable[Episode]) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        """Each episode is let go once it is copied, and with its last one the mapped file that it is a view of."""
+        """Rows, lengths and ends. Copies and frees one episode at a time, and so each mapped file once it is done."""
         left = deque(episodes)
         for episode in left:
             if episode.length < self.window:

@@ -41,8 +41,8 @@ class Job:
 
     @property
     def gigabytes(self) -> float:
-        """Of memory that these take as windows are drawn from all of them: what is read of them for each draw of the
-        labels and, where actions are inferred, all of them again for each seed.
+        """The memory that these take whole: one copy for each draw of the labels, and where actions are inferred
+        another for each seed.
         """
         kind, redrawn = methods.kind_of(self.method), self.labels.redrawn
         draws = {self.labels.draw(self.dataset.manifest, seed) for seed in self.seeds}

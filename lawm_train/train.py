@@ -1,4 +1,4 @@
-"""fit(): the only offline loop. Phases of updates, several seeds side by side, resumable to the bit.
+"""fit(): the loop of every method. Phases of updates, several seeds side by side, resumable to the bit.
 
 Order of windows and noise is a pure function of (seed, update), so a checkpoint is tensors and a position.
 """

@@ -40,5 +40,17 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small dataset folder, opened as training does."""
+    from made_dataset import made_episodes, make_dataset
+
+    from lawm_train import stream
+
+    folder = tmp_path_factory.mktemp("data") / "made"
+    make_dataset(folder, made_episodes(15))
+    return stream.open_dataset(str(folder))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")

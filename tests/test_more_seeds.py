@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from made_dataset import made_episodes, make_dataset
 from test_train import final, job, logged
 
 from lawm_data.errors import UserError
 from lawm_data.runs import Position, Run, side_by_side
-from lawm_train import stream, train
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "made"
-    make_dataset(folder, made_episodes(15))
-    return stream.open_dataset(str(folder))
+from lawm_train import train
 
 
 def contents(run):

@@ -5,20 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from made_dataset import made_episodes, make_dataset
 from test_train import SETTINGS, final, job, logged
 
 import lawm_train.cli
-from lawm_train import methods, stream, train
+from lawm_train import methods, train
 
 BROKEN_AT = 6  # the sixth update of the world model; checkpoints are due at 4, 8 and 10
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "made"
-    make_dataset(folder, made_episodes(15))
-    return stream.open_dataset(str(folder))
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from made_dataset import made_episodes, make_dataset
 
 from lawm_data import config, files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import methods, policy, stream, train
+from lawm_train import methods, policy, train
 from lawm_train.data import Labels, Sizes, Statistics
 
 SETTINGS = [
@@ -21,13 +20,6 @@ SETTINGS = [
     "train.updates=10", "train.batch=4", "train.window=8", "train.log_every=2", "train.checkpoint_every=4",
     "train.joint=false",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "made"
-    make_dataset(folder, made_episodes(15))
-    return stream.open_dataset(str(folder))
 
 
 def job(dataset, method="lawm", seeds=(0,), settings=(), labels=None):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import click
 
 from lawm_data import envs, files, table4
 from lawm_data.episode import Episode
@@ -64,14 +65,14 @@ def run(
     }
     if source in store.sources(env):
         _check_same(folder, store.meta(env, source), meta, credit)
-        print(f"{folder}: these episodes are imported already, nothing added")
+        click.echo(f"{folder}: these episodes are imported already, nothing added")
         return
     count = store.create(env, source, meta, _episodes(recording, env, source, spec, chosen))
     for note in recording.notes:
-        print(note, file=sys.stderr)
-    print(f"{folder}: {count} episodes imported; next: lawm-data split")
+        click.echo(note, err=True)
+    click.echo(f"{folder}: {count} episodes imported; next: lawm-data split")
     if paper := table4.paper(env, slice_name):
-        print(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
+        click.echo(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
 
 
 def _shape(recording: Recording, spec: envs.Spec | None) -> dict[str, Any]:
