@@ -110,9 +110,10 @@ def inferred_actions(
     with torch.enable_grad():
         reference = idm.fit(config, [0], list(labeled), Normalizer(mean[None], std[None]))
     inferred, supervised = "R2 inferred", SUPERVISED
-    ours = [infer_actions(world, episode) for episode in hidden]
+    ours, blind = zip(*(infer_actions(world, episode) for episode in hidden), strict=True)
     figures = {
         inferred: _r_squared_of(ours, hidden),
+        "R2 without o'": _r_squared_of(blind, hidden),  # as high where q(u|s,o') has collapsed to the prior
         supervised: _r_squared_of(idm_actions(reference, hidden), hidden),
     }
     least = figures[supervised] - 0.1 * abs(figures[supervised])  # R2 may be negative
@@ -133,11 +134,16 @@ def idm_actions(inverse_dynamics: idm.InverseDynamics, hidden: Sequence[Episode]
     return [episode.action for episode in told if episode.action is not None]
 
 
-def infer_actions(world: WorldModel, episode: Episode) -> np.ndarray:
-    """Actions [T, A] that the action-free path decodes along an episode, with means throughout."""
+def infer_actions(world: WorldModel, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """Actions [T, A] that the action-free path decodes along an episode, with means throughout; and those of the
+    prior's mean in the same states, which know nothing of the next observation.
+    """
     observation = torch.tensor(episode.observation)[:, None, None]  # [T+1, 1, 1, O]
     batch = _unlabeled(observation, torch.zeros(episode.length, 1, 1, world.action_size))
-    return world.observe(batch, SilentNoise()).action[:, 0, 0].numpy()
+    seen = world.observe(batch, SilentNoise())
+    feat = seen.states.feat[:-1]
+    blind = world.decode_action(feat, world.latent_prior(feat).mean)
+    return seen.action[:, 0, 0].numpy(), blind[:, 0, 0].numpy()
 
 
 def open_loop(world: WorldModel, batch: Batch, infers: bool) -> Rung:

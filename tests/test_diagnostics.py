@@ -133,6 +133,7 @@ def inferred(world):
 def test_2_inferred_actions_as_good_as_a_supervised_idm_pass(trained):
     rung = inferred(trained[0])
     assert rung.passed and 0.5 < rung.figures["R2 inferred"] <= 1 and 0.5 < rung.figures["R2 supervised IDM"] <= 1
+    assert rung.figures["R2 without o'"] < 0.5
 
 
 def test_2_the_bound_lies_below_a_supervised_idm_that_is_worse_than_the_mean(trained, monkeypatch):
@@ -143,8 +144,10 @@ def test_2_the_bound_lies_below_a_supervised_idm_that_is_worse_than_the_mean(tra
 
 def test_2_an_inference_that_sees_nothing_fails(trained):
     last(trained[0].inverse_dynamics).weight.zero_()
+    last(trained[0].inverse_dynamics).bias.zero_()
     rung = inferred(trained[0])
     assert not rung.passed and rung.figures["R2 inferred"] < 0.5 and "worse than an IDM" in rung.verdict
+    assert rung.figures["R2 inferred"] == pytest.approx(rung.figures["R2 without o'"], abs=1e-5)
 
 
 def test_3_a_model_that_learned_passes_and_needs_its_actions(trained):
