@@ -43,7 +43,9 @@ root_option = click.option(
 recipe_option = click.option(
     "--recipe", default="cpu", show_default=True, help="a name (cpu, paper, dev, demo) or a file"
 )
-set_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="e.g. --set split.quota=200")
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="a setting of the recipe, in YAML"
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

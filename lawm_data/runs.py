@@ -27,6 +27,7 @@ from lawm_data.errors import UserError
 from lawm_data.parsing import parse
 
 NOT_COMPARED = {"code": None, "about": None}  # of the config: may differ when a run continues
+TENSORS = "tensors.safetensors"
 KEPT = 2  # checkpoints; two, so that seeds side by side cut between two writes still share one
 
 
@@ -94,6 +95,11 @@ class Run:
     def trains(self) -> bool:
         """Whether it is one of `lawm-train`. UserError when the folder is no run."""
         return "method" in self.config
+
+    def check_begun(self) -> None:
+        """UserError where something of a run is there, and no config.json that says of which."""
+        if not self.exists and (self.positions() or (self.path / "metrics.jsonl").is_file()):
+            raise UserError(f"{self.path}: holds a run without its config.json; restore that, or remove the folder")
 
     def begin(self, config: dict[str, Any], length: str | None = None) -> None:
         """Start, or continue a run of the same settings, for longer where the setting `length` is greater now.
@@ -179,7 +185,7 @@ class Run:
     def save(self, position: Position, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then drop the oldest beyond KEPT."""
         with files.new_folder(self.checkpoint(position)) as folder:
-            files.write_bytes(folder / "tensors.safetensors", safetensors.torch.save(tensors))
+            files.write_bytes(folder / TENSORS, safetensors.torch.save(tensors))
             files.write_json(folder / "state.json", state)
         for old in self.positions()[:-KEPT]:
             shutil.rmtree(self.checkpoint(old))
@@ -198,7 +204,8 @@ class Run:
 
     def positions(self) -> list[Position]:
         """Checkpoints that are whole, oldest first."""
-        names = (path.parent.name for path in self.path.glob("checkpoint-*/state.json"))
+        states = self.path.glob("checkpoint-*/state.json")
+        names = (path.parent.name for path in states if (path.parent / TENSORS).is_file())
         found = (re.fullmatch(r"checkpoint-(\d+)-(\d+)", name) for name in names)  # not a copy that a user set aside
         return sorted(Position(*map(int, match.groups())) for match in found if match)
 
@@ -215,7 +222,7 @@ class Run:
 
     def load(self, position: Position) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and state of a checkpoint; UserError when it is damaged."""
-        path = self.checkpoint(position) / "tensors.safetensors"
+        path = self.checkpoint(position) / TENSORS
         try:
             tensors, state = safetensors.torch.load_file(path), files.read_json(path.parent / "state.json")
         except (safetensors.SafetensorError, OSError) as error:

@@ -113,7 +113,9 @@ class Job:
         return f"{folder_name(self.dataset.manifest.env)}-{self.slice_name}-{self.method}{oracle}"
 
     def folders(self, runs_root: Path, name: str | None = None) -> dict[int, Run]:
-        """The run of each seed, begun or not."""
+        """The run of each seed, begun or not. UserError for a name that is a path."""
+        if name is not None and Path(name).name != name:
+            raise UserError(f"--name {name}: expected a name without folders; --root says where runs/ lies")
         return {seed: Run(runs_root / f"{name or self.name}-s{seed}") for seed in self.seeds}
 
     def as_begun(self, runs: Iterable[Run]) -> Job:

@@ -43,6 +43,8 @@ def train(job: Job, runs_root: Path, name: str | None = None, place: int | None 
 
 def left(job: Job, runs: dict[int, Run]) -> list[tuple[Job, list[Run]]]:
     """What of a job is to be trained: seeds that can go on together, and their runs. UserError as of `train`."""
+    for run in runs.values():
+        run.check_begun()
     longer = {
         seed
         for seed, run in runs.items()
@@ -168,7 +170,7 @@ class _Loop:
         save = last or update % self.train.checkpoint_every == 0
         acting = phase.policy if last or (phase.watched and update % self.evaluate_every == 0) else None
         if save or acting or update % self.train.log_every == 0:
-            self._log(update)
+            self._log(update, save or acting is not None)
         if acting and session.evaluator and session.going:
             bar.say(self._evaluate(session.evaluator, acting(), update))
         if save:
@@ -176,12 +178,21 @@ class _Loop:
             for k, run in session.going:
                 run.save(Position(self.number, update), tensors[k], state | {"seconds": session.seconds})
 
-    def _log(self, update: int) -> None:
-        """Means since the last log; stops the seeds of which a number was not finite, before a checkpoint holds it."""
+    def _log(self, update: int, used: bool) -> None:
+        """Means since the last log; stops the seeds of which a number was not finite, before a checkpoint holds it.
+
+        used: whether the weights that these updates led to are saved or evaluated now, so that they have to be finite.
+        """
         recent, self.recent = self.recent, []
         names = dict.fromkeys(name for metrics in recent for name in metrics)
         values = {name: torch.stack([metrics[name] for metrics in recent if name in metrics]) for name in names}
         finite = torch.stack([value.isfinite().all(0) for value in values.values()]).all(0).tolist()
+        if used:
+            tensors, _ = policy.snapshot(self.session.method, len(finite))
+            finite = [
+                good and all(x.isfinite().all() for x in own.values())
+                for good, own in zip(finite, tensors, strict=True)
+            ]
         means = {name: value.mean(0).tolist() for name, value in values.items()}
         place = {"phase": self.phase.name, "update": update, "seconds": self.session.seconds}
         for k, run in self.session.going:
@@ -192,14 +203,14 @@ class _Loop:
                 run.log(self._stopped(recent, k, update) | {"seconds": self.session.seconds})
 
     def _stopped(self, recent: list[dict[str, Tensor]], k: int, update: int) -> dict[str, Any]:
-        """Why seed k is given up: the first update and term that were not finite, and what is left of it."""
+        """Why seed k is given up: the first update and term that were not finite, the weights after the last term."""
         broken = (
             (offset, name)
             for offset, metrics in enumerate(recent, update - len(recent) + 1)
             for name, value in metrics.items()
             if not math.isfinite(value[k])
         )
-        first, term = next(broken)
+        first, term = next(broken, (update, "a weight"))
         kept = self.session.runs[k].positions()
         checkpoint = kept[-1]._asdict() if kept else None
         return {"kind": "stopped", "phase": self.phase.name, "update": first, "term": term, "checkpoint": checkpoint}

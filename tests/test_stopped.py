@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from test_train import SETTINGS, final, job, logged
 
 import lawm_train.cli
+from lawm_data.errors import UserError
 from lawm_train import methods, train
 
 BROKEN_AT = 6  # the sixth update of the world model; checkpoints are due at 4, 8 and 10
@@ -45,6 +46,49 @@ def test_the_other_seeds_go_on_and_never_notice(dataset, tmp_path, broken):
     assert (row["phase"], row["update"], row["term"]) == ("model", BROKEN_AT, "observation/labeled")
     assert row["checkpoint"] == {"phase": 0, "update": 4} and stopped.positions() == [(0, 4)]
     assert [row["kind"] for row in stopped.metrics()][-1] == "stopped"
+
+
+def test_weights_that_the_last_update_broke_are_neither_saved_nor_evaluated(dataset, tmp_path, monkeypatch):
+    build = train.build
+
+    def fragile(job, data):
+        method = build(job, data)
+        world_update, steps = method.modules["world"].update, []
+
+        def update(batch, noise):
+            result = world_update(batch, noise)
+            if len(steps) == 9:  # after the last of 10 updates
+                next(method.modules["world"].decoder.parameters()).data[1] = torch.nan
+            steps.append(0)
+            return result
+
+        method.modules["world"].update = update
+        return method
+
+    monkeypatch.setattr(
+        train, "build", lambda job, data: fragile(job, data) if len(data.known) == 2 else build(job, data)
+    )
+    healthy, stopped = train.train(job(dataset, seeds=[0, 1]), tmp_path)
+    assert healthy.finished and stopped.stopped["term"] == "a weight" and stopped.stopped["update"] == 10
+    assert stopped.newest.update == 8
+
+
+def test_a_run_without_its_config_is_not_done(dataset, tmp_path):
+    (run,) = train.train(job(dataset, "bc"), tmp_path)
+    (run.path / "config.json").rename(tmp_path / "config.json")
+    with pytest.raises(UserError, match="-bc-s0: holds a run without its config.json"):
+        train.train(job(dataset, "bc"), tmp_path)
+    (tmp_path / "config.json").rename(run.path / "config.json")
+    before = final(run)
+    (run.checkpoint(run.newest) / "tensors.safetensors").unlink()
+    (again,) = train.train(job(dataset, "bc"), tmp_path)  # from the checkpoint before
+    assert all(torch.equal(x, before[name]) for name, x in final(again).items())
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "x/"])
+def test_a_name_that_is_a_path_is_refused(dataset, tmp_path, name):
+    with pytest.raises(UserError, match="expected a name without folders"):
+        train.train(job(dataset, "bc"), tmp_path, name)
 
 
 def test_a_stopped_seed_stays_stopped_when_the_others_are_continued(dataset, tmp_path, monkeypatch, broken):
