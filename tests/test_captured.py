@@ -4,7 +4,7 @@ import models
 import pytest
 import test_dreamer
 import torch
-from test_train import CUTS, dataset, final, job, logged  # noqa: F401
+from test_train import CUTS, final, job, logged
 
 from lawm_data.nets import captured
 from lawm_data.nets.blocks import Noise

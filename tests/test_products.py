@@ -4,7 +4,7 @@ import models
 import pytest
 import test_dreamer
 import torch
-from test_train import CUTS, dataset, job  # noqa: F401
+from test_train import CUTS, job
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lawm_data.nets import products
