@@ -7,6 +7,7 @@ arrives. What goes through hf_xet has that library's own time-outs.
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 SLOWEST = 1_000  # bytes/s, over a time in which silence would be a time-out
 ANSWER = 12  # times HF_HUB_DOWNLOAD_TIMEOUT, for requests without a time-out of their own: a large commit takes minutes
 WAITS = (1, 2, 4)  # s before a request is repeated
+_installing = threading.Lock()
 _UNWELL = {500, 502, 503, 504}
 _Result = TypeVar("_Result")
 
@@ -56,9 +58,14 @@ def _read(response: httpx2.Response) -> httpx2.Response:
     return response
 
 
-@functools.cache  # once: what is set anew closes connections
 def install() -> None:
     """Make huggingface_hub use `Client` in this process, from the first time that we talk to the Hub."""
+    with _installing:  # threads may be the first together, and what is set anew closes connections
+        _install()
+
+
+@functools.cache
+def _install() -> None:
     hooks = get_session().event_hooks  # huggingface_hub's own, which keep offline mode
     set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True, timeout=None))
 

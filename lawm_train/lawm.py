@@ -68,8 +68,8 @@ class Config:
     latent_free_nats: float = 0.0  # of the latent action's KL; the paper has none
     decoder_grad_unlabeled: bool = True
     unlabeled_weight: float = 1.0
-    inferred_kl: float = 1.0  # weight of the latent action's KL in action-free windows; eq. 8: 1
-    inferred_sample: bool = True  # u of action-free windows is drawn, as in eq. 8; false: its posterior's mean
+    inferred_kl: float = 1.0  # weight of the latent action's KL in action-free windows; the paper: 1
+    inferred_sample: bool = True  # u of action-free windows is drawn; false: its posterior's mean
     weights: Weights = field(default_factory=Weights)
     lr: float = 3e-4
     clip: float = 100.0
