@@ -68,8 +68,6 @@ class Config:
     latent_free_nats: float = 0.0  # of the latent action's KL; the paper has none
     decoder_grad_unlabeled: bool = True
     unlabeled_weight: float = 1.0
-    inferred_kl: float = 1.0  # weight of the latent action's KL in action-free windows; the paper: 1
-    inferred_sample: bool = True  # u of action-free windows is drawn; false: its posterior's mean
     weights: Weights = field(default_factory=Weights)
     lr: float = 3e-4
     clip: float = 100.0
@@ -81,7 +79,7 @@ class Config:
         check_least(
             "model", self, **sizes, **sigmas, layers=1, idm_layers=1, balance=0, latent_free_nats=0, lr=0, clip=POSITIVE
         )
-        check_least("model", self, unlabeled_weight=0, inferred_kl=0, free_nats=0)
+        check_least("model", self, unlabeled_weight=0, free_nats=0)
         check_most("model", self, balance=1)
 
 
@@ -159,7 +157,7 @@ class WorldModel(nn.Module):
                 embed,
                 batch.action,
                 state_noise,
-                latent_noise[:, :, n:] * self.config.inferred_sample,
+                latent_noise[:, :, n:],
                 self.config.decoder_grad_unlabeled,
             )()
             states = State(feat, mean, std)
@@ -190,7 +188,7 @@ class WorldModel(nn.Module):
         terms = {
             "observation": gaussian_nll(self.decoder(feat), seen.observation, c.observation_sigma),
             "state_kl": balanced_kl(posterior, prior, c.balance, c.free_nats),
-            "latent_kl": self._latent_kl(seen.latent, feat[:-1], batch.labeled),
+            "latent_kl": self.latent_kl(seen.latent, feat[:-1]).clamp(min=c.latent_free_nats),
             "reward": gaussian_nll(reward, batch.reward[..., None], c.reward_sigma),  # eq. 11
         }
         # labeled windows only: in the others q(a_t|s_t,u_t) is p(a_t|s_t,u_t), so the KL between them is zero
@@ -236,10 +234,6 @@ class WorldModel(nn.Module):
     def filter(self, choose: Callable[[Tensor], Tensor]) -> Filter:
         """Acts with the decoder's mean of the u [N, B, U] that `choose` gives for feat [N, B, D+S]."""
         return Filter(self.rssm, self.embed, self.action_size, lambda feat: self.decode_action(feat, choose(feat)))
-
-    def _latent_kl(self, posterior: Gaussian, feat: Tensor, labeled: Tensor) -> Tensor:
-        kl = self.latent_kl(posterior, feat).clamp(min=self.config.latent_free_nats)
-        return torch.where(labeled, kl, self.config.inferred_kl * kl)
 
     def _continue_loss(self, feat: Tensor, terminal: Tensor) -> Tensor:
         assert self.continue_head is not None

@@ -203,7 +203,7 @@ class _Loop:
                 run.log(self._stopped(recent, k, update) | {"seconds": self.session.seconds})
 
     def _stopped(self, recent: list[dict[str, Tensor]], k: int, update: int) -> dict[str, Any]:
-        """Why seed k is given up: the first update and term that were not finite, the weights after the last term."""
+        """Why seed k is given up: the first update and term that were not finite; if all were, the weights are not."""
         broken = (
             (offset, name)
             for offset, metrics in enumerate(recent, update - len(recent) + 1)

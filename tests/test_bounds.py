@@ -30,7 +30,6 @@ from lawm_train import policy
         ("agent.td3bc.alpha=-1", "0 or more"),
         ("agent.clap.entropy=-1", "0 or more"),
         ("model.unlabeled_weight=-1", "0 or more"),
-        ("model.inferred_kl=-1", "0 or more"),
         ("model.weights.observation=-1", "0 or more"),
         ("model.free_nats=-1", "0 or more"),
         ("train.labeled_share=1.5", "1 or less"),

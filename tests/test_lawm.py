@@ -78,10 +78,10 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
             q = gaussian(mlp(world.action_posterior, np.concatenate([feat, action[t]])))
         else:
             q = gaussian(mlp(world.inverse_dynamics, np.concatenate([feat, embed[t + 1]])))
-        u = q[0] + q[1] * latent_noise[t] * (labeled or c.inferred_sample)
+        u = q[0] + q[1] * latent_noise[t]
         decoded = np.tanh(mlp(world.action_decoder, np.concatenate([feat, u])))
         p = gaussian(mlp(world.prior_head, feat)) if world.prior_head else (np.zeros_like(u), np.ones_like(u))
-        total += w.latent_kl * (1 if labeled else c.inferred_kl) * max(kl(*q, *p), c.latent_free_nats)
+        total += w.latent_kl * max(kl(*q, *p), c.latent_free_nats)
         if labeled:
             total += w.action * np.sum((decoded - action[t]) ** 2) / (2 * c.action_sigma**2)
         a = action[t] if labeled else decoded
@@ -98,7 +98,6 @@ UNUSUAL = {"observation_sigma": 0.5, "reward_sigma": 0.7, "action_sigma": 0.2, "
         {},
         {"free_nats": 1.0},
         {"latent_free_nats": 0.5},
-        {"inferred_kl": 0.3, "inferred_sample": False},
         {**UNUSUAL, "weights": WEIGHTS},
     ],
 )
