@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import POSITIVE, check_least
+from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
-from lawm_data.nets.optim import Optimizer
+from lawm_data.nets.optim import Optimizer, averaged, ema
 from lawm_data.nets.products import multiplying
 from lawm_data.windows import Batch
 from lawm_train.evaluate import Act, stateless
@@ -28,9 +28,11 @@ class Config:
     batch: int = 256
     lr: float = 3e-4
     clip: float = 100.0
+    acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
 
     def __post_init__(self) -> None:
-        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0, clip=POSITIVE)
+        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0, clip=POSITIVE, acting_rate=0)
+        check_most("agent.bc", self, acting_rate=1)
 
 
 class Cloner(nn.Module):
@@ -40,22 +42,24 @@ class Cloner(nn.Module):
         super().__init__()
         self.config, self.normalizer = config, normalizer
         self.actor = MLP(Init(seeds), normalizer.mean.shape[-1], config.units, config.layers, action)
+        self.averaged = averaged(self.actor, config.acting_rate)
         self.optimizer = Optimizer([self.actor], len(seeds), config.lr, config.clip)
-
-    def act(self, observation: Tensor) -> Tensor:
-        """[..., N, B, O] -> [..., N, B, A]"""
-        return torch.tanh(self.actor(self.normalizer(observation)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Squared error summed over A, [L, N, B]."""
-        return {"action": (self.act(batch.observation[:-1]) - batch.action).square().sum(-1)}
+        action = torch.tanh(self.actor(self.normalizer(batch.observation[:-1])))
+        return {"action": (action - batch.action).square().sum(-1)}
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """One gradient step, which needs no noise; returns metrics [N]."""
         with multiplying("float32", batch.reward.device):
             loss = self.loss(batch)["action"].mean((0, 2))
-            return {"gradient_norm": self.optimizer.step(loss), "action": loss.detach()}
+            norm = self.optimizer.step(loss)
+        if self.averaged is not None:
+            ema(self.averaged, self.actor, self.config.acting_rate)
+        return {"gradient_norm": norm, "action": loss.detach()}
 
     def policy(self) -> Act:
-        """Acts as cloned."""
-        return stateless(self.act)
+        """Acts as the actor does, the averaged one if there is one."""
+        actor = self.actor if self.averaged is None else self.averaged
+        return stateless(lambda observation: torch.tanh(actor(self.normalizer(observation))))

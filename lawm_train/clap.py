@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lawm_data.config import POSITIVE, check_least, check_most
 from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
 from lawm_data.nets.dists import bounded_gaussian, tanh_gaussian
-from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.optim import Optimizer, averaged, ema
 from lawm_data.nets.products import Products, multiplying
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import Filter, State
@@ -66,8 +66,7 @@ class Agent(nn.Module):
         self.actor = MLP(init, feat, config.units, config.layers, 2 * u)
         self.critics = MLP(init.ensemble(config.critics), feat, config.units, config.layers, 1)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        averages = config.acting_rate < 1
-        self.averaged = copy.deepcopy(self.actor).requires_grad_(False) if averages else None
+        self.averaged = averaged(self.actor, config.acting_rate)
         self.actor_optimizer = Optimizer([self.actor], models, config.lr, config.clip)
         self.critic_optimizer = Optimizer([self.critics], models, config.lr, config.clip)
 

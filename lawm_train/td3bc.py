@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lawm_data.config import check_least, check_most
 from lawm_data.nets.blocks import Init, Noise, Normalizer, PlainMLP, by_member, detached, to_members
-from lawm_data.nets.optim import Optimizer, ema
+from lawm_data.nets.optim import Optimizer, averaged, ema
 from lawm_data.nets.products import Products, multiplying
 from lawm_data.windows import Batch
 from lawm_train.evaluate import Act, stateless
@@ -39,13 +39,14 @@ class Config:
     noise_clip: float = 0.5
     actor_every: int = 2  # critic updates
     alpha: float = 2.5  # weight of the value against cloning
+    acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
     products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
 
     def __post_init__(self) -> None:
         check_least("agent.td3bc", self, updates=1, units=1, layers=1, batch=1, actor_every=1, lr=0)
         check_least("agent.td3bc", self, target_noise=0, noise_clip=0, alpha=0)
         for check, bound in ((check_least, 0), (check_most, 1)):
-            check("agent.td3bc", self, discount=bound, target_rate=bound)
+            check("agent.td3bc", self, discount=bound, target_rate=bound, acting_rate=bound)
 
 
 def normalizer(mean: Tensor, std: Tensor) -> Normalizer:
@@ -64,6 +65,7 @@ class Agent(nn.Module):
         self.critics = PlainMLP(init.ensemble(CRITICS), observation + action, config.units, config.layers, 1)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.averaged = averaged(self.actor, config.acting_rate)
         self.actor_optimizer = Optimizer([self.actor], models, config.lr, clip=math.inf)
         self.critic_optimizer = Optimizer([self.critics], models, config.lr, clip=math.inf)
 
@@ -96,11 +98,14 @@ class Agent(nn.Module):
                 metrics |= self._descend("actor", self.actor_loss(batch), self.actor_optimizer)
                 ema(self.critic_targets, self.critics, self.config.target_rate)
                 ema(self.actor_target, self.actor, self.config.target_rate)
+                if self.averaged is not None:
+                    ema(self.averaged, self.actor, self.config.acting_rate)
         return metrics
 
     def policy(self) -> Act:
-        """Acts as the actor does, without noise."""
-        return stateless(lambda observation: torch.tanh(self.actor(self.normalizer(observation))))
+        """Acts as the actor does, the averaged one if there is one, without noise."""
+        actor = self.actor if self.averaged is None else self.averaged
+        return stateless(lambda observation: torch.tanh(actor(self.normalizer(observation))))
 
     def _descend(self, name: str, loss: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
         loss = loss.mean(1)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lawm_data.errors import UserError, reason
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Optimizer:
@@ -73,6 +77,11 @@ def usable_device(name: str, key: str) -> str:
     except (AssertionError, RuntimeError) as error:  # PyTorch raises the former where it was built without CUDA
         raise UserError(f"{key} is {name}, which PyTorch cannot use here ({reason(error)}); set cpu") from None
     return name
+
+
+def averaged(module: M, rate: float) -> M | None:
+    """A copy that is to follow the module by `ema`; None at rate 1, where it would be the module itself."""
+    return copy.deepcopy(module).requires_grad_(False) if rate < 1 else None
 
 
 @torch.no_grad()
