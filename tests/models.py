@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import torch
 from helpers import random_episode
 
 from lawm_data.nets.blocks import Noise, Normalizer
@@ -54,6 +55,25 @@ def world(made, terminal=False, **changes):
 def as_double(batch):
     values = {name: getattr(batch, name).double() for name in ("observation", "action", "reward")}
     return replace(batch, **values)
+
+
+def observed(made):
+    """Observations [N, B, O] of a batch and, as at the start of episodes, `first` [N, B]."""
+    observation = made.batch(0).observation[0]
+    return observation, torch.ones(observation.shape[:2], dtype=torch.bool)
+
+
+def acts_by_its_average(agent, made, update, rate):
+    """Asserts that after four times `update(i)` the agent acts by the actor that followed the trained one at `rate`."""
+    expected = [p.detach().clone() for p in agent.actor.parameters()]
+    for i in range(4):
+        update(i)
+        expected = [e + rate * (p.detach() - e) for e, p in zip(expected, agent.actor.parameters(), strict=True)]
+    averaged = agent.policy()(*observed(made))
+    agent.averaged = None  # acts by the trained actor
+    assert not torch.allclose(agent.policy()(*observed(made)), averaged)
+    torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(expected), agent.actor.parameters())
+    torch.testing.assert_close(agent.policy()(*observed(made)), averaged)
 
 
 def gradients(module):

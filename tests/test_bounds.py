@@ -22,6 +22,8 @@ from lawm_train import policy
         ("agent.clap.eps=-1", "0 or more"),
         ("agent.td3bc.target_rate=2", "1 or less"),
         ("agent.clap.acting_rate=2", "1 or less"),
+        ("agent.td3bc.acting_rate=-1", "0 or more"),
+        ("agent.bc.acting_rate=2", "1 or less"),
         ("agent.idm.dropout=1.0", "0.99 or less"),
         ("agent.idm.clip=0", "1e-06 or more"),
         ("agent.bc.clip=0", "1e-06 or more"),

@@ -122,16 +122,11 @@ def test_the_policy_executes_the_decoders_mean_and_feeds_the_filter_with_it():
 def test_the_acting_actor_is_the_running_average_of_the_trained_one():
     made, world, _ = agent_of()
     agent = clap.Agent(replace(CONFIG, lr=1e-2, acting_rate=0.25), world, [0])
-    expected = [p.detach().clone() for p in agent.actor.parameters()]
-    for i in range(4):
+
+    def update(i):
         agent.update(states_of(made, world, i), Noise([0], "agent", i))
-        expected = [e + 0.25 * (p.detach() - e) for e, p in zip(expected, agent.actor.parameters(), strict=True)]
-    observation = made.batch(0).observation[0]
-    first = torch.ones(1, observation.shape[1], dtype=torch.bool)
-    averaged = agent.policy()(observation, first)
-    torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(expected), agent.actor.parameters())
-    agent.averaged = None  # acts by the trained actor, which now has the weights expected
-    torch.testing.assert_close(agent.policy()(observation, first), averaged)
+
+    models.acts_by_its_average(agent, made, update, 0.25)
 
 
 def test_averages_leave_training_as_it_is():
