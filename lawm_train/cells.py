@@ -25,7 +25,10 @@ class Place(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """The finished runs of a method in a place, and those that are not."""
+    """The finished runs of a method in a place, and those that are not; all of them of one settings.
+
+    method: as in `Record`, with ` [digest]` of the settings behind it where the method was run there with several.
+    """
 
     place: Place
     method: str
@@ -70,24 +73,33 @@ class Cell(NamedTuple):
     def paper(self) -> paper.Figure | None:
         """The paper's figure, where it has one for this fraction of labels."""
         of_table = is_oracle(self.method) or self.place.label_frac == paper.LABEL_FRACTION
-        return paper.TABLE_1.get((self.place.env, self.place.slice), {}).get(self.method) if of_table else None
+        figures = paper.TABLE_1.get((self.place.env, self.place.slice), {})
+        return figures.get(of_any_settings(self.method)) if of_table else None
 
 
 Cells = dict[Place, dict[str, Cell]]
 
 
 def of(records: Sequence[Record]) -> Cells:
-    """By place and method, both in order. UserError where runs of a cell had different settings, or the same seeds."""
+    """By place and method, both in order; several settings of a method as they were given. UserError where runs of a
+    cell had the same seeds.
+    """
     ordered = sorted(records, key=lambda record: (_order(place_of(record)), rank(record.method)))
     found: Cells = {}
     for (place, method), group in groupby(ordered, key=lambda record: (place_of(record), record.method)):
-        own = list(group)
-        _check_alike(own)
-        _check_distinct(own)
-        own.sort(key=lambda run: (run.seed, run.run))
-        finished, others = ([run for run in own if (run.state == "finished") == wanted] for wanted in (True, False))
-        found.setdefault(place, {})[method] = Cell(place, method, finished, others)
+        by_settings = _by_settings(list(group))
+        for settings, own in by_settings.items():
+            _check_distinct(own)
+            own.sort(key=lambda run: (run.seed, run.run))
+            finished, others = ([run for run in own if (run.state == "finished") == wanted] for wanted in (True, False))
+            name = method if len(by_settings) == 1 else f"{method} [{settings[:SHORT]}]"
+            found.setdefault(place, {})[name] = Cell(place, name, finished, others)
     return found
+
+
+def of_any_settings(method: str) -> str:
+    """The method of a cell without the digest of its settings."""
+    return method.partition(" [")[0]
 
 
 def is_oracle(method: str) -> bool:
@@ -127,15 +139,19 @@ def _check_distinct(runs: Sequence[Record]) -> None:
             raise UserError(f"{other.run} and {run.run}: {title(run.method)} with the same seeds; report one of them")
 
 
-def _check_alike(runs: Sequence[Record]) -> None:
-    """Of those that were not stopped: a seed that was is not continued when others get more updates."""
-    first, *others = [run for run in runs if run.state != STOPPED] or runs
-    for other in others:
-        if other.settings != first.settings:
-            raise UserError(
-                f"{first.run} and {other.run}: {title(first.method)} with different settings "
-                f"({first.settings} and {other.settings} in their evidence); report them apart"
-            )
+def _by_settings(runs: Sequence[Record]) -> dict[str, list[Record]]:
+    """Runs of a method in a place by the digest of their settings.
+
+    A seed that was stopped is not continued when others get more updates; it stays with those of its name.
+    """
+    found: dict[str, list[Record]] = {}
+    for run in sorted(runs, key=lambda run: run.state == STOPPED):
+        settings = run.settings
+        if run.state == STOPPED and settings not in found:
+            named = (own[0].settings for own in found.values() if own[0].series == run.series)
+            settings = next(named, next(iter(found), settings))
+        found.setdefault(settings, []).append(run)
+    return found
 
 
 def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:
@@ -162,6 +178,6 @@ def _order(place: Place) -> tuple[object, ...]:
 
 
 def rank(method: str) -> tuple[int, str]:
-    """The paper's methods in its order, then the others by name."""
-    known = paper.METHODS.index(method) if method in paper.METHODS else len(paper.METHODS)
-    return known, method
+    """The paper's methods in its order, then the others by name; the same for all settings of one."""
+    base = of_any_settings(method)
+    return paper.METHODS.index(base) if base in paper.METHODS else len(paper.METHODS), base

@@ -70,6 +70,11 @@ class Record:
     evaluations: tuple[Evaluation, ...] = ()
 
     @property
+    def series(self) -> str:
+        """The part of its name that runs share which differ by their seed alone."""
+        return self.run.removesuffix(f"-s{self.seed}")
+
+    @property
     def last(self) -> Evaluation:
         return self.evaluations[-1]
 
@@ -162,7 +167,7 @@ def phases_of(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def is_prior(method: str) -> bool:
     """Whether it is a prior-policy control."""
-    return method.endswith(PRIOR)
+    return PRIOR in method
 
 
 def write(records: Sequence[Record], folder: Path) -> None:

@@ -71,8 +71,8 @@ def _colors(methods: Iterable[str]) -> dict[str, Any]:
     from matplotlib import colormaps
 
     wanted = {*methods}
-    trained = {method: method.removesuffix(PRIOR).replace(ORACLE, "") for method in wanted | {*paper.METHODS}}
-    order = sorted({*trained.values()}, key=cells.rank)
+    trained = {method: method.replace(PRIOR, "").replace(ORACLE, "") for method in wanted | {*paper.METHODS}}
+    order = sorted({*trained.values()}, key=lambda method: (cells.rank(method), method))
     pairs = colormaps["tab20"]  # a color and a lighter one, ten times
     return {m: pairs(order.index(trained[m]) % 10 * 2 + cells.is_oracle(m)) for m in wanted}
 
@@ -94,7 +94,7 @@ def by_fraction(records: Sequence[Record]) -> dict[Varied, dict[float, list[floa
         for name, cell in own.items():
             share = 1.0 if cells.is_oracle(name) else place.label_frac
             if cell.runs and share is not None and not is_prior(name):
-                method = name.replace(ORACLE, "")
+                method = cells.of_any_settings(name).replace(ORACLE, "")
                 key = Varied(place.env, place.slice, place.dataset, cell.runs[0].settings, method)
                 lines.setdefault(key, {})[share] = cell.last
     return {key: dict(sorted(line.items())) for key, line in lines.items() if len(line) > 1}
@@ -113,7 +113,9 @@ def fractions(records: Sequence[Record]) -> bytes | None:
         shares, returns = [100 * share for share in line], list(line.values())
         axes.plot(shares, list(map(fmean, returns)), color=f"C{color}", marker=".")
         axes.fill_between(shares, list(map(min, returns)), list(map(max, returns)), color=f"C{color}", alpha=0.2)
-        axes.lines[-1].set_label(f"{cells.title(key.method)} ({key.env} {key.slice})")
+        several = sum(other._replace(settings=key.settings) == key for other in lines) > 1
+        settings = f" [{key.settings[: cells.SHORT]}]" if several else ""
+        axes.lines[-1].set_label(f"{cells.title(key.method)}{settings} ({key.env} {key.slice})")
     ticks = sorted({100 * share for line in lines.values() for share in line})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

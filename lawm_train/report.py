@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
         raise UserError(f"{', '.join(map(str, paths))}: {_why_nothing(paths)}")
     walked = _ladders(paths)
     text = as_markdown(records, walked)
+    if differing := _settings(paths):
+        text += f"\n## Settings\n\n{differing}\n"
     if keep:
         evidence.write(records, keep)
         for run in {record.run for record in records}:
@@ -140,6 +142,31 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
             raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
         found[name] = walked
     return found
+
+
+def _settings(paths: Sequence[Path]) -> str:
+    """What the settings of run folders have unlike the first's, by their digest; empty where all have the same."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for run in (Run(path) for path in paths if path.suffix != ".csv"):
+        if run.trains:
+            settings = run.config["settings"]
+            found.setdefault(evidence.settings_digest(settings), (run.name, dict(_flat(settings))))
+    rows = []
+    for digest, (name, own) in found.items():
+        first = next(iter(found.values()))[1]
+        unlike = [key for key in {**first, **own} if first.get(key, "-") != own.get(key, "-")]
+        told = ", ".join(f"{key} {own.get(key, '-')} (first: {first.get(key, '-')})" for key in unlike)
+        rows.append([digest[: cells.SHORT], name, told])
+    return tables.markdown(["settings", "first run", "unlike the first"], rows) if len(rows) > 1 else ""
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """`agent.clap.eps` and its value, for each setting."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
 
 
 def _why_nothing(paths: Sequence[Path]) -> str:

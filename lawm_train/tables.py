@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from statistics import fmean, stdev
 
@@ -19,6 +19,7 @@ from lawm_train.cells import (
     distinct,
     fraction,
     is_oracle,
+    of_any_settings,
     pairs,
     place_of,
     rank,
@@ -33,15 +34,18 @@ OURS = "lawm"
 
 
 def table_1(found: Cells) -> str:
-    """The paper's rows and columns, then whatever else was run; return / 10, mean ± std over runs (paper's)."""
+    """The paper's rows and columns, then whatever else was run; return / 10, mean ± std over runs (paper's).
+
+    A method that a place has with several settings has a column for each of them, and so a gap in its own.
+    """
     found = beside_oracles(found)
     columns = _columns(found)
     head = ["environment", "dataset", "labeled", *map(title, columns)]
     rows = []
     for place in _places(found):
         own = found.get(place, {})
-        row = [own.get(method, Cell(place, method)) for method in columns]
-        rows.append([place.env, _dataset(place, found), _labeled(place, own), *map(_score, row)])
+        row = [_score(own.get(method, Cell(place, method))) if _asked(own, method) else "" for method in columns]
+        rows.append([place.env, _dataset(place, found), _labeled(place, own), *row])
     rows.append(["average", "", "", *(_average(found, method) for method in columns)])
     return markdown(head, rows)
 
@@ -55,9 +59,10 @@ def table_1_csv(found: Cells) -> str:
     names = "environment dataset digest label_frac method state labeled runs updates last last_std best"
     writer.writerow([*names.split(), "paper", "paper_std", "difference"])
     for place in _places(found):
+        own = found.get(place, {})
         for method in _columns(found):
-            cell = found.get(place, {}).get(method, Cell(place, method))
-            if cell.runs or cell.others or cell.paper:
+            cell = own.get(method, Cell(place, method))
+            if cell.runs or cell.others or (cell.paper and _asked(own, method)):
                 share = "" if place.label_frac is None else place.label_frac
                 writer.writerow([*place[:2], place.dataset, share, method, *_numbers(cell)])
     return text.getvalue()
@@ -122,7 +127,8 @@ def kept_table(records: Iterable[Record]) -> str:
 
 
 def paired_table(found: Cells) -> str:
-    """LAWM - each other method over runs of the same label seed and training seed, raw returns; empty without pairs.
+    """LAWM - each other method over runs of the same label seed and training seed, raw returns, and of each method
+    that has several settings the others - the first; empty without pairs.
 
     `updates` and `settings` tell both where they differ: only methods of one kind have the same budget.
     """
@@ -132,8 +138,8 @@ def paired_table(found: Cells) -> str:
     ]  # fmt: skip
     rows = []
     for at, own in beside_oracles(found).items():
-        for method, other in own.items():
-            differences = pairs(own[OURS].runs, other.runs) if OURS in own and method != OURS else []
+        for one, other in _compared(own):
+            differences = pairs(one.runs, other.runs)
             if not differences:
                 continue
             around = interval(differences)
@@ -143,10 +149,10 @@ def paired_table(found: Cells) -> str:
             each = ", ".join(f"{value:.0f}" for value in differences)
             alike = [
                 " - ".join(dict.fromkeys(pair))
-                for pair in ((own[OURS].updates, other.updates), (own[OURS].settings, other.settings))
+                for pair in ((one.updates, other.updates), (one.settings, other.settings))
             ]
-            place = [at.env, _dataset(at, found), fraction(at), f"{title(OURS)} - {title(method)}", *alike]
-            count = f"{len(differences)}{own[OURS].stopped}{other.stopped}"
+            place = [at.env, _dataset(at, found), fraction(at), f"{title(one.method)} - {title(other.method)}", *alike]
+            count = f"{len(differences)}{one.stopped}{other.stopped}"
             rows.append([*place, count, each, f"{around.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""
 
@@ -163,12 +169,32 @@ def mean_std(values: Sequence[float]) -> str:
 
 def _series(run: Record) -> tuple[str, str, str]:
     """What runs share that differ by their seed alone."""
-    return run.run.removesuffix(f"-s{run.seed}"), run.dataset, run.settings
+    return run.series, run.dataset, run.settings
+
+
+def _asked(own: Mapping[str, Cell], method: str) -> bool:
+    """Whether a place has the method of a column, or should have: none should have another's settings of a method, nor
+    the method itself beside several settings of it.
+    """
+    base = of_any_settings(method)
+    return method in own or (method == base and base not in map(of_any_settings, own))
+
+
+def _compared(own: Mapping[str, Cell]) -> Iterator[tuple[Cell, Cell]]:
+    """LAWM and each other method; then a method with other settings and with the first."""
+    by_method: dict[str, list[Cell]] = {}
+    for method, cell in own.items():
+        by_method.setdefault(of_any_settings(method), []).append(cell)
+    ours = by_method.get(OURS, [])
+    yield from (
+        (one, other) for method, cells in by_method.items() if method != OURS for one in ours for other in cells
+    )
+    yield from ((tried, first) for first, *others in by_method.values() for tried in others)
 
 
 def _columns(found: Cells) -> list[str]:
-    methods = set(paper.METHODS) | {method for own in found.values() for method in own}
-    return sorted(methods, key=rank)
+    methods = [method for own in found.values() for method in own]
+    return sorted(dict.fromkeys([*paper.METHODS, *methods]), key=rank)  # settings in the order given
 
 
 def _places(found: Cells) -> list[Place]:

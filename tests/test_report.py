@@ -220,11 +220,57 @@ def test_paired_differences_say_of_which_labels_they_are(tmp_path):
     assert row(text, "LAWM - C-LAP", "| 1% |") and row(text, "LAWM - C-LAP", "| 20% |")
 
 
-def test_runs_of_one_cell_with_different_settings_are_not_averaged(tmp_path):
-    one = make_run(tmp_path / "a", "lawm", 0, [1])
-    other = make_run(tmp_path / "b", "lawm", 1, [1], settings={"model": {"prior": None}, "train": {"batch": 8}})
-    with pytest.raises(UserError, match="a and b: LAWM with different settings"):
-        report.write([one, other], tmp_path / "out")
+def tried(folder):
+    """LAWM with two settings, the first ones first, and C-LAP with these; the digests of the settings."""
+    settings = {"model": {"prior": None, "lr": 0.5}, "train": {"batch": 8}}
+    first = [make_run(folder / f"z-s{seed}", "lawm", seed, [mean], prior=7) for seed, mean in enumerate((10, 20))]
+    other = [
+        make_run(folder / f"a-s{seed}", "lawm", seed, [mean], settings=settings) for seed, mean in enumerate((40, 80))
+    ]
+    paths = [*first, *other, make_run(folder / "c", "clap", 0, [5])]
+    return paths, [records([group[0]])[0].settings[:6] for group in (first, other)]
+
+
+def test_settings_of_one_method_are_told_apart_and_compared(tmp_path):
+    paths, (first, other) = tried(tmp_path)
+    text = report.write(paths, tmp_path / "out", keep=tmp_path / "kept")
+    table, rest = text.split("## Cells")
+    names = [name.strip() for name in table.splitlines()[2].split("|")]
+    assert names.index(f"LAWM [{other}]") == names.index(f"LAWM [{first}]") + 1, "in the order given"
+    values = [value.strip() for value in row(table, "walker-walk | expert").split("|")]
+    assert values[names.index(f"LAWM [{first}]")] == "1.5 ± 0.7 (94.3 ± 0.6)"
+    assert values[names.index(f"LAWM [{other}]")] == "6.0 ± 2.8 (94.3 ± 0.6)"
+    assert values[names.index("LAWM")] == ""
+    elsewhere = [value.strip() for value in row(table, "walker-walk | medium |").split("|")]
+    assert elsewhere[names.index(f"LAWM [{other}]")] == "" and elsewhere[names.index("LAWM")] == "not run (91.4 ± 1.1)"
+    assert f"| LAWM [{other}] - LAWM [{first}] | 1 | {other} - {first} | 2 | 30, 60 |" in rest
+    assert f"| LAWM [{first}] - C-LAP | 1 | {first} | 1 | 5 |" in rest
+    assert f"| LAWM [{other}] - C-LAP | 1 | {other} - {first} | 1 | 35 |" in rest
+    assert f"| {other} | a-s0 | train.batch 8 (first: 16), model.lr 0.5 (first: -) |" in rest
+    of_csv = report.as_markdown(records([tmp_path / "kept" / f"{path.name}.csv" for path in paths]), {})
+    assert text.startswith(of_csv) and "## Settings" not in of_csv, "evidence has their digest alone"
+    with open(tmp_path / "out" / "table1.csv") as file:
+        rows = [line for line in csv.DictReader(file) if line["method"].startswith("lawm")]
+    ours = [line for line in rows if line["environment"] == "walker-walk" and line["dataset"] == "expert"]
+    assert [line["method"] for line in ours] == [f"lawm [{first}]", f"lawm [{other}]", "lawm prior-policy"]
+    assert [line["paper"] for line in ours] == ["94.3", "94.3", ""]
+    assert {line["method"] for line in rows if line["dataset"] == "medium"} == {"lawm"}
+
+
+def test_settings_without_pairs_or_a_second_method_are_told_all_the_same(tmp_path):
+    one = make_run(tmp_path / "a", "bc", 0, [1])
+    other = make_run(tmp_path / "b", "bc", 1, [3], settings={"model": {"prior": None}, "train": {"batch": 8}})
+    text = report.write([one, other], tmp_path / "out")
+    assert "Paired differences" not in text
+    assert len([line for line in text.splitlines() if "| BC [" in line and "| 0 of 1 |" in line]) == 2
+
+
+def test_a_stopped_seed_stays_with_the_settings_of_its_name(tmp_path):
+    paths, (first, other) = tried(tmp_path)
+    stopped = make_run(tmp_path / "a-s2", "lawm", 2, [5], finished=False, settings={"model": {"prior": None}})
+    Run(stopped).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
+    text = tables.table_1(cells.of(records([stopped, *paths])))
+    assert "1.5 ± 0.7 (94.3 ± 0.6) | 6.0 ± 2.8 (1 stopped) (94.3 ± 0.6)" in row(text, "walker-walk | expert")
 
 
 def test_a_prior_that_is_not_the_method_s_own_makes_another_method(tmp_path):
