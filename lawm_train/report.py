@@ -82,8 +82,7 @@ def regenerated(text: str, folder: Path) -> str:
             if not own:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = evidence.gather(paths)
-        walked = _ladders(paths) if name == "ladder" else {}  # runs of one name are no matter elsewhere
-        return f"{begin}{_TABLES[name][1](records, walked)}\n{end}"
+        return f"{begin}{_TABLES[name][1](records, _ladders(paths))}\n{end}"
 
     return _BLOCK.sub(table, text)
 
@@ -119,7 +118,7 @@ _TABLES = {
 def _ladders(paths: Sequence[Path]) -> Ladders:
     """By run, the rungs that were walked after its last evaluation: in the run's folder, or kept beside its evidence.
 
-    UserError where two of them have the same name, or a file is none of `diagnose`.
+    A second run of a name stands under its path. UserError where a file is none of `diagnose`.
     """
     found: Ladders = {}
     for path in paths:
@@ -138,9 +137,7 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
             raise UserError(
                 f"{file}: no ladder as `lawm-train diagnose` writes it now; diagnose the run again"
             ) from None
-        if name in found:
-            raise UserError(f"{file}: another run of this name was diagnosed; report them apart")
-        found[name] = walked
+        found[str(path.with_suffix("")) if name in found else name] = walked
     return found
 
 

@@ -181,14 +181,17 @@ def _asked(own: Mapping[str, Cell], method: str) -> bool:
 
 
 def _compared(own: Mapping[str, Cell]) -> Iterator[tuple[Cell, Cell]]:
-    """LAWM and each other method; then a method with other settings and with the first."""
+    """LAWM and each other method, where it can be with the same settings; then a method's other settings and its
+    first.
+    """
     by_method: dict[str, list[Cell]] = {}
     for method, cell in own.items():
-        by_method.setdefault(of_any_settings(method), []).append(cell)
+        if cell.runs:
+            by_method.setdefault(of_any_settings(method), []).append(cell)
     ours = by_method.get(OURS, [])
-    yield from (
-        (one, other) for method, cells in by_method.items() if method != OURS for one in ours for other in cells
-    )
+    for one, others in ((one, cells) for method, cells in by_method.items() if method != OURS for one in ours):
+        alike = [other for other in others if other.settings == one.settings]
+        yield from ((one, other) for other in alike or others)
     yield from ((tried, first) for first, *others in by_method.values() for tried in others)
 
 

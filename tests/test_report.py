@@ -205,9 +205,10 @@ def test_runs_of_one_name_on_two_datasets_stay_apart(tmp_path):
         evidence.write(found, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     for path in paths:
-        files.write_json(path / ladders.FILE, {"phase": 0, "update": 1, "rungs": []})
-    with pytest.raises(UserError, match="another run of this name was diagnosed"):
-        report.write(paths, tmp_path / "out")
+        rung = {"name": "1", "passed": True, "figures": {}, "bounds": {}, "verdict": "fine"}
+        files.write_json(path / ladders.FILE, {"phase": 0, "update": 1, "rungs": [rung]})
+    text = report.write(paths, tmp_path / "out")
+    assert row(text, "| a | 1 |", "fine") and row(text, f"| {paths[1]} | 1 |", "fine")
 
 
 def test_paired_differences_say_of_which_labels_they_are(tmp_path):
@@ -227,7 +228,8 @@ def tried(folder):
     other = [
         make_run(folder / f"a-s{seed}", "lawm", seed, [mean], settings=settings) for seed, mean in enumerate((40, 80))
     ]
-    paths = [*first, *other, make_run(folder / "c", "clap", 0, [5])]
+    paths = [*first, *other, make_run(folder / "c", "clap", 0, [5]), make_run(folder / "d", "bc", 0, [1])]
+    paths.append(make_run(folder / "e", "bc", 1, [2], settings=settings))
     return paths, [records([group[0]])[0].settings[:6] for group in (first, other)]
 
 
@@ -246,6 +248,10 @@ def test_settings_of_one_method_are_told_apart_and_compared(tmp_path):
     assert f"| LAWM [{other}] - LAWM [{first}] | 1 | {other} - {first} | 2 | 30, 60 |" in rest
     assert f"| LAWM [{first}] - C-LAP | 1 | {first} | 1 | 5 |" in rest
     assert f"| LAWM [{other}] - C-LAP | 1 | {other} - {first} | 1 | 35 |" in rest
+    assert (
+        f"| LAWM [{other}] - BC [{other}] | 1 | {other} | 1 | 78 |" in rest
+        and f"LAWM [{other}] - BC [{first}]" not in rest
+    )
     assert f"| {other} | a-s0 | train.batch 8 (first: 16), model.lr 0.5 (first: -) |" in rest
     of_csv = report.as_markdown(records([tmp_path / "kept" / f"{path.name}.csv" for path in paths]), {})
     assert text.startswith(of_csv) and "## Settings" not in of_csv, "evidence has their digest alone"
