@@ -151,7 +151,7 @@ def paired_table(found: Cells) -> str:
                 " - ".join(dict.fromkeys(pair))
                 for pair in ((one.updates, other.updates), (one.settings, other.settings))
             ]
-            place = [at.env, _dataset(at, found), fraction(at), f"{title(one.method)} - {title(other.method)}", *alike]
+            place = [at.env, _dataset(at, found), fraction(at), _difference(one, other), *alike]
             count = f"{len(differences)}{one.stopped}{other.stopped}"
             rows.append([*place, count, each, f"{around.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""
@@ -193,6 +193,13 @@ def _compared(own: Mapping[str, Cell]) -> Iterator[tuple[Cell, Cell]]:
         alike = [other for other in others if other.settings == one.settings]
         yield from ((one, other) for other in alike or others)
     yield from ((tried, first) for first, *others in by_method.values() for tried in others)
+
+
+def _difference(one: Cell, other: Cell) -> str:
+    """`LAWM - C-LAP`, or `LAWM [6f0b6c] - LAWM [b53a33] (eps05 - lawm)`: settings are known by what runs are called."""
+    named = [cell.runs[0].series for cell in (one, other)]
+    tried = of_any_settings(one.method) == of_any_settings(other.method) and named[0] != named[1]
+    return f"{title(one.method)} - {title(other.method)}" + (f" ({' - '.join(named)})" if tried else "")
 
 
 def _columns(found: Cells) -> list[str]:

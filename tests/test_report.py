@@ -245,7 +245,7 @@ def test_settings_of_one_method_are_told_apart_and_compared(tmp_path):
     assert values[names.index("LAWM")] == ""
     elsewhere = [value.strip() for value in row(table, "walker-walk | medium |").split("|")]
     assert elsewhere[names.index(f"LAWM [{other}]")] == "" and elsewhere[names.index("LAWM")] == "not run (91.4 ± 1.1)"
-    assert f"| LAWM [{other}] - LAWM [{first}] | 1 | {other} - {first} | 2 | 30, 60 |" in rest
+    assert f"| LAWM [{other}] - LAWM [{first}] (a - z) | 1 | {other} - {first} | 2 | 30, 60 |" in rest
     assert f"| LAWM [{first}] - C-LAP | 1 | {first} | 1 | 5 |" in rest
     assert f"| LAWM [{other}] - C-LAP | 1 | {other} - {first} | 1 | 35 |" in rest
     assert (
