@@ -141,16 +141,17 @@ def bench(
 @main.command()
 @click.argument("recipe")
 @click.option("--hub-dataset", "datasets", multiple=True, help="in place of the recipe's grid.datasets; repeatable")
+@click.option("--name", help="behind the name of each run, e.g. eps05: for settings beside those that ran before")
 @set_option
 @root_option
-def grid(recipe: str, datasets: tuple[str, ...], settings: tuple[str, ...], root: Path) -> None:
+def grid(recipe: str, datasets: tuple[str, ...], name: str | None, settings: tuple[str, ...], root: Path) -> None:
     """Run the cells of RECIPE's `grid` section: skip what is done, continue what was cut, go on after a failure."""
     from lawm_train import grid as running
     from lawm_train import policy
 
     sections = {**policy.SECTIONS, "grid": running.Config}
     configs = config.load(recipe, settings, sections, {"grid": {"datasets": datasets or None}})
-    failed = running.run(configs.pop("grid"), configs, recipe, root)
+    failed = running.run(configs.pop("grid"), configs, recipe, root, name)
     for line in failed:
         click.echo(line, err=True)
     if failed:

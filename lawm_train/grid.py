@@ -72,10 +72,10 @@ def cells(config: Config) -> Iterator[Cell]:
                 yield _checked(Cell(dataset, slice_name, method, Labels(oracle=True)))
 
 
-def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> list[str]:
+def run(config: Config, settings: dict[str, Any], recipe: str, root: Path, name: str | None = None) -> list[str]:
     """Run what is not done yet, one line a cell as it ends; returns a line for each cell and seed that failed.
 
-    settings: the other sections of the recipe, see policy.SECTIONS.
+    settings: the other sections of the recipe, see policy.SECTIONS; name: of these settings, behind that of each cell.
     """
     plan, waiting, failed, taken = list(cells(config)), [], [], set()
 
@@ -89,7 +89,7 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path) -> li
     with files.lock(root):
         for number, cell in enumerate(plan, 1):
             try:
-                task = _Task.of(cell, config, settings, recipe, root / "runs")
+                task = _Task.of(cell, config, settings, recipe, root / "runs", name)
                 if task.name in taken:
                     raise UserError(f"another cell has the runs {task.name}-s*; give each dataset a --root of its own")
                 taken.add(task.name)
@@ -132,7 +132,9 @@ class _Task:
     episodes: int  # of a score
 
     @classmethod
-    def of(cls, cell: Cell, config: Config, settings: dict[str, Any], recipe: str, runs_root: Path) -> _Task:
+    def of(
+        cls, cell: Cell, config: Config, settings: dict[str, Any], recipe: str, runs_root: Path, suffix: str | None
+    ) -> _Task:
         """UserError where there is no such data."""
         dataset = stream.open_dataset(cell.dataset)
         chosen = dataset.default_slice(cell.slice)
@@ -140,6 +142,8 @@ class _Task:
         name = job.name
         if cell.labels.fraction not in (None, dataset.manifest.label_fraction):
             name += f"-frac{cell.labels.fraction:g}"
+        if suffix:
+            name += f"-{suffix}"
         task = cls(job, runs_root, name, config.episodes)
         return replace(task, job=job.as_begun(task.folders.values()))
 

@@ -48,11 +48,11 @@ def small():
     """A dataset, and a function that runs the grid of a recipe's section on it."""
     make_dataset(Path("data"), made_episodes(15))
 
-    def run(section=SMALL, *datasets, train="{}"):
+    def run(section=SMALL, *datasets, train="{}", options=()):
         Path("grid.yaml").write_text(f"grid: {section}\ntrain: {train}\n")
         settings = [word for setting in SETTINGS for word in ("--set", setting)]
         named = [word for dataset in datasets or ["data"] for word in ("--hub-dataset", dataset)]
-        return CliRunner().invoke(lawm_train.cli.main, ["grid", "grid.yaml", *named, *settings])
+        return CliRunner().invoke(lawm_train.cli.main, ["grid", "grid.yaml", *named, *settings, *options])
 
     return run
 
@@ -170,6 +170,19 @@ def test_other_settings_are_no_done_run(small):
     small(section)
     answer = small(section + "\ntrain: {log_every: 2}\nagent: {bc: {lr: 0.5}}")
     assert answer.exit_code == 1 and "agent.bc.lr was 0.0003, now 0.5" in states(answer)["BC on data"]
+
+
+def test_settings_with_a_name_run_beside_those_without(small):
+    section = "{methods: [bc], oracle: [], runs: 1}"
+    small(section)
+    before = everything()
+    options = ["--set", "agent.bc.lr=0.5", "--name", "fast"]
+    assert states(small(section, options=options)) == {"BC on data": "done"}
+    assert Run(RUNS / "custom-made-medium-replay-bc-fast-s0").config["settings"]["agent"]["bc"]["lr"] == 0.5
+    assert before.items() <= everything().items()
+    assert states(small(section, options=options)) == {"BC on data": "was done"}
+    refused = small(section, options=["--name", "a/b"])
+    assert refused.exit_code == 1 and "expected a name without folders" in refused.output
 
 
 def test_fractions_of_labels_have_folders_of_their_own(small):
