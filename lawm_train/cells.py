@@ -5,7 +5,6 @@ method in a place; it counts the runs that are finished, by their last checkpoin
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from statistics import fmean
 from typing import NamedTuple
 
@@ -81,20 +80,30 @@ Cells = dict[Place, dict[str, Cell]]
 
 
 def of(records: Sequence[Record]) -> Cells:
-    """By place and method, both in order; several settings of a method as they were given. UserError where runs of a
-    cell had the same seeds.
+    """By place and method, both in order. UserError where runs of a cell had the same seeds.
+
+    A method that a slice of a dataset has with several settings has a cell for each: first the settings of the runs
+    that are called as by default, then as they were given.
     """
-    ordered = sorted(records, key=lambda record: (_order(place_of(record)), rank(record.method)))
     found: Cells = {}
-    for (place, method), group in groupby(ordered, key=lambda record: (place_of(record), record.method)):
-        by_settings = _by_settings(list(group))
-        for settings, own in by_settings.items():
-            _check_distinct(own)
-            own.sort(key=lambda run: (run.seed, run.run))
-            finished, others = ([run for run in own if (run.state == "finished") == wanted] for wanted in (True, False))
+    by_slice: dict[tuple[Place, str], list[Record]] = {}
+    for record in records:
+        by_slice.setdefault((place_of(record)._replace(label_frac=None), record.method), []).append(record)
+    for (_, method), alike in by_slice.items():
+        by_settings = _by_settings(alike)
+        for settings, runs in by_settings.items():
             name = method if len(by_settings) == 1 else f"{method} [{settings[:SHORT]}]"
-            found.setdefault(place, {})[name] = Cell(place, name, finished, others)
-    return found
+            by_place: dict[Place, list[Record]] = {}
+            for run in runs:
+                by_place.setdefault(place_of(run), []).append(run)
+            for place, own in by_place.items():
+                _check_distinct(own)
+                own.sort(key=lambda run: (run.seed, run.run))
+                finished, others = (
+                    [run for run in own if (run.state == "finished") == is_so] for is_so in (True, False)
+                )
+                found.setdefault(place, {})[name] = Cell(place, name, finished, others)
+    return _in_order(found)
 
 
 def of_any_settings(method: str) -> str:
@@ -126,7 +135,11 @@ def beside_oracles(found: Cells) -> Cells:
         for method, cell in own.items():
             for at in everywhere if everywhere and is_oracle(method) else [place]:
                 spread.setdefault(at, {})[method] = cell._replace(place=at)
-    ordered = sorted(spread.items(), key=lambda item: _order(item[0]))
+    return _in_order(spread)
+
+
+def _in_order(found: Cells) -> Cells:
+    ordered = sorted(found.items(), key=lambda item: _order(item[0]))
     return {place: dict(sorted(own.items(), key=lambda item: rank(item[0]))) for place, own in ordered}
 
 
@@ -140,18 +153,23 @@ def _check_distinct(runs: Sequence[Record]) -> None:
 
 
 def _by_settings(runs: Sequence[Record]) -> dict[str, list[Record]]:
-    """Runs of a method in a place by the digest of their settings.
+    """Runs of a method by the digest of their settings.
 
     A seed that was stopped is not continued when others get more updates; it stays with those of its name.
     """
     found: dict[str, list[Record]] = {}
-    for run in sorted(runs, key=lambda run: run.state == STOPPED):
+    for run in sorted(runs, key=lambda run: (run.state == STOPPED, not run.has_default_name)):
         settings = run.settings
         if run.state == STOPPED and settings not in found:
-            named = (own[0].settings for own in found.values() if own[0].series == run.series)
-            settings = next(named, next(iter(found), settings))
+            settings = next((own for own, others in found.items() if _is_one_of(run, others)), settings)
         found.setdefault(settings, []).append(run)
     return found
+
+
+def _is_one_of(run: Record, others: Sequence[Record]) -> bool:
+    """Whether it is a seed of theirs that they lack."""
+    names = {other.run for other in others}
+    return run.series in {other.series for other in others} and run.run not in names
 
 
 def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from lawm_data import files
 from lawm_data.errors import UserError
+from lawm_data.manifest import folder_name
 from lawm_data.parsing import parse
 from lawm_data.runs import Run
 
@@ -73,6 +74,13 @@ class Record:
     def series(self) -> str:
         """The part of its name that runs share which differ by their seed alone."""
         return self.run.removesuffix(f"-s{self.seed}")
+
+    @property
+    def has_default_name(self) -> bool:
+        """Whether it is called as `Job.name` and the grid have it; settings that were tried have names of their own."""
+        method, *rest = self.method.split()
+        plain = "-".join([folder_name(self.env), self.slice, method, *(["oracle"] if ORACLE.strip() in rest else [])])
+        return self.series in (plain, f"{plain}-frac{self.label_frac or 0:g}")
 
     @property
     def last(self) -> Evaluation:

@@ -67,12 +67,14 @@ def _curve(axes: Axes, cell: Cell, color: Any) -> None:
 
 
 def _colors(methods: Iterable[str]) -> dict[str, Any]:
-    """Those of the paper's methods come first, so that they are the same in every picture."""
+    """Those of the paper's methods come first, so that they are the same in every picture; then several settings."""
     from matplotlib import colormaps
 
     wanted = {*methods}
     trained = {method: method.replace(PRIOR, "").replace(ORACLE, "") for method in wanted | {*paper.METHODS}}
-    order = sorted({*trained.values()}, key=lambda method: (cells.rank(method), method))
+    order = sorted(
+        {*trained.values()}, key=lambda method: (cells.of_any_settings(method) != method, cells.rank(method), method)
+    )
     pairs = colormaps["tab20"]  # a color and a lighter one, ten times
     return {m: pairs(order.index(trained[m]) % 10 * 2 + cells.is_oracle(m)) for m in wanted}
 

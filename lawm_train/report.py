@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import cells, evidence, ladders, plots, tables
+from lawm_train.cells import SHORT
 from lawm_train.evidence import Record
 from lawm_train.ladders import Ladders
+from lawm_train.rungs import Rung
 
 _BLOCK = re.compile(r"(<!-- table: (\S+) of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -34,14 +37,15 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
         raise UserError(f"{', '.join(map(str, paths))}: {_why_nothing(paths)}")
     walked = _ladders(paths)
     text = as_markdown(records, walked)
-    if differing := _settings(paths):
+    if differing := _settings(paths, records):
         text += f"\n## Settings\n\n{differing}\n"
     if keep:
         evidence.write(records, keep)
+        own = _ladders([path for path in paths if evidence.gather([path])[0]])
         for run in {record.run for record in records}:
             kept = keep / f"{run}-ladder.json"
-            if run in walked:
-                files.write_json(kept, [rung._asdict() for rung in walked[run]])
+            if run in own:
+                files.write_json(kept, [rung._asdict() for rung in own[run]])
             else:
                 kept.unlink(missing_ok=True)  # of an earlier checkpoint
     files.write_text(out / "report.md", text)
@@ -82,7 +86,8 @@ def regenerated(text: str, folder: Path) -> str:
             if not own:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = evidence.gather(paths)
-        return f"{begin}{_TABLES[name][1](records, _ladders(paths))}\n{end}"
+        walked = _ladders(paths) if name == "ladder" else {}
+        return f"{begin}{_TABLES[name][1](records, walked)}\n{end}"
 
     return _BLOCK.sub(table, text)
 
@@ -118,13 +123,12 @@ _TABLES = {
 def _ladders(paths: Sequence[Path]) -> Ladders:
     """By run, the rungs that were walked after its last evaluation: in the run's folder, or kept beside its evidence.
 
-    A second run of a name stands under its path. UserError where a file is none of `diagnose`.
+    Runs that share their name stand under their paths. UserError where a file is none of `diagnose`.
     """
-    found: Ladders = {}
+    found: dict[Path, list[Rung]] = {}
     for path in paths:
         kept = path.suffix == ".csv"
-        name = path.stem if kept else Run(path).name
-        file = path.with_name(f"{name}-ladder.json") if kept else path / ladders.FILE
+        file = path.with_name(f"{path.stem}-ladder.json") if kept else path / ladders.FILE
         if not file.is_file():
             continue
         read = files.read_json(file)
@@ -132,29 +136,38 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
             if not kept and not _is_of_last(Run(path), read):
                 click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
                 continue
-            walked = ladders.from_json(read if kept else read["rungs"])
+            found[path] = ladders.from_json(read if kept else read["rungs"])
         except (KeyError, TypeError):
             raise UserError(
                 f"{file}: no ladder as `lawm-train diagnose` writes it now; diagnose the run again"
             ) from None
-        found[str(path.with_suffix("")) if name in found else name] = walked
-    return found
+    names = {path: path.stem if path.suffix == ".csv" else Run(path).name for path in found}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {str(path) if names[path] in shared else names[path]: walked for path, walked in found.items()}
 
 
-def _settings(paths: Sequence[Path]) -> str:
-    """What the settings of run folders have unlike the first's, by their digest; empty where all have the same."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
+def _settings(paths: Sequence[Path], records: Sequence[Record]) -> str:
+    """What settings have unlike those of runs with default names, or else the first; by their digest, which is all that
+    evidence has of them. Empty where all are the same, or none is of a run folder.
+    """
+    known: dict[str, dict[str, Any]] = {}
     for run in (Run(path) for path in paths if path.suffix != ".csv"):
         if run.trains:
-            settings = run.config["settings"]
-            found.setdefault(evidence.settings_digest(settings), (run.name, dict(_flat(settings))))
-    rows = []
-    for digest, (name, own) in found.items():
-        first = next(iter(found.values()))[1]
-        unlike = [key for key in {**first, **own} if first.get(key, "-") != own.get(key, "-")]
-        told = ", ".join(f"{key} {own.get(key, '-')} (first: {first.get(key, '-')})" for key in unlike)
-        rows.append([digest[: cells.SHORT], name, told])
-    return tables.markdown(["settings", "first run", "unlike the first"], rows) if len(rows) > 1 else ""
+            known[evidence.settings_digest(run.config["settings"])] = dict(_flat(run.config["settings"]))
+    named: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: not record.has_default_name):
+        named.setdefault(record.settings, record.run)
+    if len(named) < 2 or not known.keys() & named.keys():
+        return ""
+    base = next(digest for digest in named if digest in known)
+    told = {digest: _unlike(known[digest], known[base]) for digest in known}
+    rows = [[digest[:SHORT], run, told.get(digest, "known by its digest alone")] for digest, run in named.items()]
+    return tables.markdown(["settings", "first run", f"unlike {base[:SHORT]}"], rows)
+
+
+def _unlike(own: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    keys = [key for key in {**base, **own} if base.get(key, "-") != own.get(key, "-")]
+    return ", ".join(f"{key} {own.get(key, '-')} (not {base.get(key, '-')})" for key in keys)
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -30,6 +30,7 @@ from lawm_train.paired import interval
 
 KEPT = 0.85  # of its best evaluation: a run that ends below is marked
 NOT_RUN = "not run"
+NOT_ALL_RUN = "not all run"  # the rows of an average
 OURS = "lawm"
 
 
@@ -51,12 +52,12 @@ def table_1(found: Cells) -> str:
 
 
 def table_1_csv(found: Cells) -> str:
-    """The cells of `table_1` one a row, return / 10; difference: ours - the paper's. state: finished, unfinished (no
-    run is) or not run; updates: after which the last checkpoints were scored. Empty fields: none.
+    """The cells of `table_1` one a row, return / 10; settings: their digest; state: finished, unfinished (no run is) or
+    not run; updates: after which the last checkpoints were scored; difference: ours - the paper's. Empty fields: none.
     """
     found, text = beside_oracles(found), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = "environment dataset digest label_frac method state labeled runs updates last last_std best"
+    names = "environment dataset digest label_frac method settings state labeled runs updates last last_std best"
     writer.writerow([*names.split(), "paper", "paper_std", "difference"])
     for place in _places(found):
         own = found.get(place, {})
@@ -64,7 +65,8 @@ def table_1_csv(found: Cells) -> str:
             cell = own.get(method, Cell(place, method))
             if cell.runs or cell.others or (cell.paper and _asked(own, method)):
                 share = "" if place.label_frac is None else place.label_frac
-                writer.writerow([*place[:2], place.dataset, share, method, *_numbers(cell)])
+                named = [of_any_settings(method), cell.settings if cell.runs else ""]
+                writer.writerow([*place[:2], place.dataset, share, *named, *_numbers(cell)])
     return text.getvalue()
 
 
@@ -238,9 +240,10 @@ def _average(found: Cells, method: str) -> str:
     """Over the paper's twelve rows, once all of them were run on one dataset each."""
     rows = [own for place, own in found.items() if place.label_frac in (None, paper.LABEL_FRACTION)]
     runs = [own[method] for own in rows if method in own and own[method].paper and own[method].runs]
-    printed = f" ({paper.AVERAGE[method]})" if method in paper.AVERAGE else ""
+    base = of_any_settings(method)
+    printed = f" ({paper.AVERAGE[base]})" if base in paper.AVERAGE else ""
     if sorted(cell.place[:2] for cell in runs) != sorted(paper.TABLE_1):
-        return NOT_RUN + printed
+        return (NOT_ALL_RUN if any(method in own for own in rows) else NOT_RUN) + printed
     return f"{fmean(fmean(cell.last) / 10 for cell in runs):.1f}{printed}"
 
 

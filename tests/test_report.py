@@ -35,7 +35,7 @@ def test_table_1_takes_last_checkpoints_beside_the_paper_and_says_what_was_not_r
     )
     assert "| 30.0 ± 14.1 (94.3 ± 0.6) | unfinished | 6.0 ± 1.4 |" in line
     assert row(text, "hopper-stand", "plan2explore").count("not run") == 8
-    assert "not run (62.4)" in row(text, "average") and len(text.splitlines()) == 2 + len(paper.TABLE_1) + 1
+    assert "not all run (62.4)" in row(text, "average") and len(text.splitlines()) == 2 + len(paper.TABLE_1) + 1
 
 
 def test_table_1_as_csv_has_the_figures_by_hand(runs):
@@ -62,7 +62,12 @@ def test_the_average_appears_once_every_row_was_run(tmp_path):
         for k, (env, slice_) in enumerate(paper.TABLE_1)
     ]
     assert "| 5.5 (62.4) |" in row(tables.table_1(cells.of(records(made))), "average")
-    assert "not run (62.4)" in row(tables.table_1(cells.of(records(made[1:]))), "average")
+    assert "not all run (62.4)" in row(tables.table_1(cells.of(records(made[1:]))), "average")
+    env, slice_ = next(iter(paper.TABLE_1))
+    settings = {"model": {"prior": None}, "train": {"batch": 8}}
+    again = make_run(tmp_path / "again", "lawm", 1, [100], env=env, slice=slice_, settings=settings)
+    text = row(tables.table_1(cells.of(records([*made, again]))), "average")
+    assert text.endswith("| not run (43.8) | not all run (62.4) | not all run (62.4) | not all run (62.4) |"), text
 
 
 def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
@@ -208,7 +213,7 @@ def test_runs_of_one_name_on_two_datasets_stay_apart(tmp_path):
         rung = {"name": "1", "passed": True, "figures": {}, "bounds": {}, "verdict": "fine"}
         files.write_json(path / ladders.FILE, {"phase": 0, "update": 1, "rungs": [rung]})
     text = report.write(paths, tmp_path / "out")
-    assert row(text, "| a | 1 |", "fine") and row(text, f"| {paths[1]} | 1 |", "fine")
+    assert all(row(text, f"| {path} | 1 |", "fine") for path in paths)
 
 
 def test_paired_differences_say_of_which_labels_they_are(tmp_path):
@@ -252,13 +257,14 @@ def test_settings_of_one_method_are_told_apart_and_compared(tmp_path):
         f"| LAWM [{other}] - BC [{other}] | 1 | {other} | 1 | 78 |" in rest
         and f"LAWM [{other}] - BC [{first}]" not in rest
     )
-    assert f"| {other} | a-s0 | train.batch 8 (first: 16), model.lr 0.5 (first: -) |" in rest
+    assert f"| {other} | a-s0 | train.batch 8 (not 16), model.lr 0.5 (not -) |" in rest
     of_csv = report.as_markdown(records([tmp_path / "kept" / f"{path.name}.csv" for path in paths]), {})
     assert text.startswith(of_csv) and "## Settings" not in of_csv, "evidence has their digest alone"
     with open(tmp_path / "out" / "table1.csv") as file:
         rows = [line for line in csv.DictReader(file) if line["method"].startswith("lawm")]
     ours = [line for line in rows if line["environment"] == "walker-walk" and line["dataset"] == "expert"]
-    assert [line["method"] for line in ours] == [f"lawm [{first}]", f"lawm [{other}]", "lawm prior-policy"]
+    assert [line["method"] for line in ours] == ["lawm", "lawm", "lawm prior-policy"]
+    assert [line["settings"][:6] for line in ours] == [first, other, first]
     assert [line["paper"] for line in ours] == ["94.3", "94.3", ""]
     assert {line["method"] for line in rows if line["dataset"] == "medium"} == {"lawm"}
 
@@ -277,6 +283,47 @@ def test_a_stopped_seed_stays_with_the_settings_of_its_name(tmp_path):
     Run(stopped).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
     text = tables.table_1(cells.of(records([stopped, *paths])))
     assert "1.5 ± 0.7 (94.3 ± 0.6) | 6.0 ± 2.8 (1 stopped) (94.3 ± 0.6)" in row(text, "walker-walk | expert")
+
+
+def test_settings_whose_seeds_all_diverged_stand_for_themselves(tmp_path):
+    paths, (first, _) = tried(tmp_path)
+    for seed in (0, 1):
+        path = make_run(tmp_path / f"b-s{seed}", "lawm", seed, [5], finished=False, settings={"model": {"prior": None}})
+        Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
+        paths.append(path)
+    lost = records(paths[-1:])[0].settings[:6]
+    text = tables.table_1(cells.of(records(paths)))
+    names, values = (
+        [word.strip() for word in line.split("|")] for line in (text.splitlines()[0], row(text, "| expert | 5% (5)"))
+    )
+    told = dict(zip(names, values, strict=True))
+    assert told[f"LAWM [{lost}]"] == "unfinished (2 stopped) (94.3 ± 0.6)" and told[f"LAWM [{first}]"].startswith("1.5")
+
+
+def test_settings_are_set_against_those_of_the_runs_with_default_names(tmp_path):
+    """Whatever the order, as `runs/*` has `lawm-eps05-s0` before `lawm-s0`."""
+    settings = {"model": {"prior": None}, "train": {"batch": 8}}
+    fast = [
+        make_run(tmp_path / f"walker-walk-expert-lawm-fast-s{s}", "lawm", s, [s + 9], settings=settings) for s in (0, 1)
+    ]
+    plain = [make_run(tmp_path / f"walker-walk-expert-lawm-s{s}", "lawm", s, [s + 1]) for s in (0, 1)]
+    one, other = (records(own[:1])[0].settings[:6] for own in (fast, plain))
+    text = report.write([*fast, *plain], tmp_path / "out")
+    assert f"| LAWM [{one}] - LAWM [{other}] (walker-walk-expert-lawm-fast - walker-walk-expert-lawm) |" in text
+    assert f"| settings | first run | unlike {other} |" in text and row(text, f"| {one} |", "train.batch 8 (not 16)")
+    few = make_run(tmp_path / "few" / "walker-walk-expert-lawm-frac0.01-s0", "lawm", 0, [1], label_frac=0.01)
+    names = [cell.method for own in cells.of(records([*fast, *plain, few])).values() for cell in own.values()]
+    assert names == [f"lawm [{other}]", f"lawm [{other}]", f"lawm [{one}]"], "alike with every fraction of labels"
+    oracle = make_run(tmp_path / "walker-walk-expert-td3bc-oracle-s0", "td3bc", 0, [1], oracle=True)
+    assert [run.has_default_name for run in records([fast[0], plain[0], few, oracle])] == [False, True, True, True]
+
+
+def test_evidence_beside_run_folders_is_known_by_its_digest_alone(tmp_path):
+    paths, (first, other) = tried(tmp_path)
+    report.write(paths, tmp_path / "out", keep=tmp_path / "kept")
+    text = report.write([*sorted((tmp_path / "kept").glob("z-*.csv")), *paths[2:4]], tmp_path / "again")
+    assert row(text, f"| {first} | z-s0 | known by its digest alone |") and row(text, f"| {other} | a-s0 |  |")
+    assert f"unlike {other}" in text
 
 
 def test_a_prior_that_is_not_the_method_s_own_makes_another_method(tmp_path):
@@ -330,7 +377,7 @@ def test_a_stopped_run_is_no_score(tmp_path):
 
 
 def test_a_seed_that_was_stopped_is_told_and_does_not_bar_the_others_from_more_updates(runs, tmp_path):
-    path = make_run(tmp_path / "h", "lawm", 2, [500], finished=False, settings={"model": {"prior": None}})
+    path = make_run(runs[0].parent / "a-s2", "lawm", 2, [500], finished=False, settings={"model": {"prior": None}})
     Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
     found = cells.of(records([*runs, path]))
     assert "| 30.0 ± 14.1 (1 stopped) (94.3 ± 0.6) |" in row(tables.table_1(found), "walker-walk", "expert")
