@@ -23,16 +23,34 @@ class Place(NamedTuple):
     dataset: str  # digest; empty in a row of the paper that no run is of
 
 
-class Cell(NamedTuple):
-    """The finished runs of a method in a place, and those that are not; all of them of one settings.
+class Column(NamedTuple):
+    """A method, and the digest of its settings in a place that has it with several."""
 
-    method: as in `Record`, with ` [digest]` of the settings behind it where the method was run there with several.
-    """
+    method: str  # as in `Record`
+    settings: str = ""  # of a place with one, none
+
+    @property
+    def title(self) -> str:
+        """`LAWM`, or `LAWM [6f0b6c]`"""
+        return title(self.method) + (f" [{self.settings}]" if self.settings else "")
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """The same for all settings of a method."""
+        return rank(self.method)
+
+
+class Cell(NamedTuple):
+    """The finished runs of a column in a place, all of the same settings, and those that are not finished."""
 
     place: Place
-    method: str
+    column: Column
     runs: Sequence[Record] = ()
     others: Sequence[Record] = ()
+
+    @property
+    def method(self) -> str:
+        return self.column.method
 
     @property
     def last(self) -> list[float]:
@@ -72,11 +90,10 @@ class Cell(NamedTuple):
     def paper(self) -> paper.Figure | None:
         """The paper's figure, where it has one for this fraction of labels."""
         of_table = is_oracle(self.method) or self.place.label_frac == paper.LABEL_FRACTION
-        figures = paper.TABLE_1.get((self.place.env, self.place.slice), {})
-        return figures.get(of_any_settings(self.method)) if of_table else None
+        return paper.TABLE_1.get((self.place.env, self.place.slice), {}).get(self.method) if of_table else None
 
 
-Cells = dict[Place, dict[str, Cell]]
+Cells = dict[Place, dict[Column, Cell]]
 
 
 def of(records: Sequence[Record]) -> Cells:
@@ -92,7 +109,7 @@ def of(records: Sequence[Record]) -> Cells:
     for (_, method), alike in by_slice.items():
         by_settings = _by_settings(alike)
         for settings, runs in by_settings.items():
-            name = method if len(by_settings) == 1 else f"{method} [{settings[:SHORT]}]"
+            column = Column(method, settings[:SHORT] if len(by_settings) > 1 else "")
             by_place: dict[Place, list[Record]] = {}
             for run in runs:
                 by_place.setdefault(place_of(run), []).append(run)
@@ -102,13 +119,8 @@ def of(records: Sequence[Record]) -> Cells:
                 finished, others = (
                     [run for run in own if (run.state == "finished") == is_so] for is_so in (True, False)
                 )
-                found.setdefault(place, {})[name] = Cell(place, name, finished, others)
+                found.setdefault(place, {})[column] = Cell(place, column, finished, others)
     return _in_order(found)
-
-
-def of_any_settings(method: str) -> str:
-    """The method of a cell without the digest of its settings."""
-    return method.partition(" [")[0]
 
 
 def is_oracle(method: str) -> bool:
@@ -129,18 +141,18 @@ def fraction(place: Place) -> str:
 
 def beside_oracles(found: Cells) -> Cells:
     """With each oracle, which draws no labels, in every place of its slice and dataset where others were run."""
-    spread: Cells = {place: {} for place, own in found.items() if not all(map(is_oracle, own))}
+    spread: Cells = {place: {} for place, own in found.items() if not all(is_oracle(column.method) for column in own)}
     for place, own in found.items():
         everywhere = [other for other in spread if other._replace(label_frac=place.label_frac) == place]
-        for method, cell in own.items():
-            for at in everywhere if everywhere and is_oracle(method) else [place]:
-                spread.setdefault(at, {})[method] = cell._replace(place=at)
+        for column, cell in own.items():
+            for at in everywhere if everywhere and is_oracle(column.method) else [place]:
+                spread.setdefault(at, {})[column] = cell._replace(place=at)
     return _in_order(spread)
 
 
 def _in_order(found: Cells) -> Cells:
     ordered = sorted(found.items(), key=lambda item: _order(item[0]))
-    return {place: dict(sorted(own.items(), key=lambda item: rank(item[0]))) for place, own in ordered}
+    return {place: dict(sorted(own.items(), key=lambda item: item[0].rank)) for place, own in ordered}
 
 
 def _check_distinct(runs: Sequence[Record]) -> None:
@@ -196,6 +208,5 @@ def _order(place: Place) -> tuple[object, ...]:
 
 
 def rank(method: str) -> tuple[int, str]:
-    """The paper's methods in its order, then the others by name; the same for all settings of one."""
-    base = of_any_settings(method)
-    return paper.METHODS.index(base) if base in paper.METHODS else len(paper.METHODS), base
+    """The paper's methods in its order, then the others by name."""
+    return paper.METHODS.index(method) if method in paper.METHODS else len(paper.METHODS), method

@@ -175,7 +175,7 @@ def phases_of(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def is_prior(method: str) -> bool:
     """Whether it is a prior-policy control."""
-    return PRIOR in method
+    return method.endswith(PRIOR)
 
 
 def write(records: Sequence[Record], folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lawm_data.figures import png
 from lawm_train import cells, paper
-from lawm_train.cells import Cell
+from lawm_train.cells import Cell, Column
 from lawm_train.evidence import ORACLE, PRIOR, Record, is_prior
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
     from matplotlib.figure import Figure
 
     panels = cells.beside_oracles(cells.of(records))
-    colors = _colors(method for own in panels.values() for method in own)
+    colors = _colors(column for own in panels.values() for column in own)
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     page = Figure(figsize=(max(7, 5 * columns), 4.2 * rows), layout="constrained")
     grid = page.subplots(rows, columns, squeeze=False).flat
     for (place, own), axes in zip(panels.items(), grid, strict=False):
-        for method, cell in own.items():
-            _curve(axes, cell, colors[method])
+        for column, cell in own.items():
+            _curve(axes, cell, colors[column])
         if reference is not None:
             axes.axhline(reference, color="gray", linestyle="--", label="data mean")
         axes.set_title(f"{place.env} {place.slice}, {cells.fraction(place)} labeled", fontsize=10)
@@ -52,7 +52,7 @@ def _curve(axes: Axes, cell: Cell, color: Any) -> None:
     if not updates:
         return
     at = [[evaluation.mean for evaluation in own if evaluation.update == update] for update in updates]
-    label = cells.title(cell.method)
+    label = cell.column.title
     if not cell.runs:
         label += f", not finished: its first {updates[-1]} updates"
     elif cell.others:
@@ -66,17 +66,18 @@ def _curve(axes: Axes, cell: Cell, color: Any) -> None:
     axes.fill_between(share, list(map(min, at)), list(map(max, at)), color=color, alpha=0.2)
 
 
-def _colors(methods: Iterable[str]) -> dict[str, Any]:
+def _colors(columns: Iterable[Column]) -> dict[Column, Any]:
     """Those of the paper's methods come first, so that they are the same in every picture; then several settings."""
     from matplotlib import colormaps
 
-    wanted = {*methods}
-    trained = {method: method.replace(PRIOR, "").replace(ORACLE, "") for method in wanted | {*paper.METHODS}}
-    order = sorted(
-        {*trained.values()}, key=lambda method: (cells.of_any_settings(method) != method, cells.rank(method), method)
-    )
+    wanted = {*columns}
+    trained = {
+        column: column._replace(method=column.method.replace(PRIOR, "").replace(ORACLE, ""))
+        for column in wanted | {*map(Column, paper.METHODS)}
+    }
+    order = sorted({*trained.values()}, key=lambda column: (column.settings, column.rank))
     pairs = colormaps["tab20"]  # a color and a lighter one, ten times
-    return {m: pairs(order.index(trained[m]) % 10 * 2 + cells.is_oracle(m)) for m in wanted}
+    return {c: pairs(order.index(trained[c]) % 10 * 2 + cells.is_oracle(c.method)) for c in wanted}
 
 
 class Varied(NamedTuple):
@@ -93,10 +94,10 @@ def by_fraction(records: Sequence[Record]) -> dict[Varied, dict[float, list[floa
     """The last returns by fraction of labels, of what was run with several; an oracle has 1."""
     lines: dict[Varied, dict[float, list[float]]] = {}
     for place, own in cells.of(records).items():
-        for name, cell in own.items():
-            share = 1.0 if cells.is_oracle(name) else place.label_frac
-            if cell.runs and share is not None and not is_prior(name):
-                method = cells.of_any_settings(name).replace(ORACLE, "")
+        for cell in own.values():
+            share = 1.0 if cells.is_oracle(cell.method) else place.label_frac
+            if cell.runs and share is not None and not is_prior(cell.method):
+                method = cell.method.replace(ORACLE, "")
                 key = Varied(place.env, place.slice, place.dataset, cell.runs[0].settings, method)
                 lines.setdefault(key, {})[share] = cell.last
     return {key: dict(sorted(line.items())) for key, line in lines.items() if len(line) > 1}

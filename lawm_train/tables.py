@@ -14,12 +14,12 @@ from lawm_train.cells import (
     SHORT,
     Cell,
     Cells,
+    Column,
     Place,
     beside_oracles,
     distinct,
     fraction,
     is_oracle,
-    of_any_settings,
     pairs,
     place_of,
     rank,
@@ -41,13 +41,13 @@ def table_1(found: Cells) -> str:
     """
     found = beside_oracles(found)
     columns = _columns(found)
-    head = ["environment", "dataset", "labeled", *map(title, columns)]
+    head = ["environment", "dataset", "labeled", *(column.title for column in columns)]
     rows = []
     for place in _places(found):
         own = found.get(place, {})
-        row = [_score(own.get(method, Cell(place, method))) if _asked(own, method) else "" for method in columns]
+        row = [_score(own.get(column, Cell(place, column))) if _asked(own, column) else "" for column in columns]
         rows.append([place.env, _dataset(place, found), _labeled(place, own), *row])
-    rows.append(["average", "", "", *(_average(found, method) for method in columns)])
+    rows.append(["average", "", "", *(_average(found, column) for column in columns)])
     return markdown(head, rows)
 
 
@@ -61,11 +61,11 @@ def table_1_csv(found: Cells) -> str:
     writer.writerow([*names.split(), "paper", "paper_std", "difference"])
     for place in _places(found):
         own = found.get(place, {})
-        for method in _columns(found):
-            cell = own.get(method, Cell(place, method))
-            if cell.runs or cell.others or (cell.paper and _asked(own, method)):
+        for column in _columns(found):
+            cell = own.get(column, Cell(place, column))
+            if cell.runs or cell.others or (cell.paper and _asked(own, column)):
                 share = "" if place.label_frac is None else place.label_frac
-                named = [of_any_settings(method), cell.settings if cell.runs else ""]
+                named = [cell.method, cell.settings if cell.runs else ""]
                 writer.writerow([*place[:2], place.dataset, share, *named, *_numbers(cell)])
     return text.getvalue()
 
@@ -79,7 +79,7 @@ def cell_table(found: Cells) -> str:
     ]  # fmt: skip
     rows = []
     for cell in (cell for own in found.values() for cell in own.values()):
-        place = [cell.place.env, _dataset(cell.place, found), title(cell.method)]
+        place = [cell.place.env, _dataset(cell.place, found), cell.column.title]
         rows.append([*place, *_detail(cell)])
     return markdown(head, rows)
 
@@ -174,22 +174,21 @@ def _series(run: Record) -> tuple[str, str, str]:
     return run.series, run.dataset, run.settings
 
 
-def _asked(own: Mapping[str, Cell], method: str) -> bool:
-    """Whether a place has the method of a column, or should have: none should have another's settings of a method, nor
-    the method itself beside several settings of it.
+def _asked(own: Mapping[Column, Cell], column: Column) -> bool:
+    """Whether a place has a column, or should have: none should have another's settings of a method, nor the method
+    alone beside several settings of it.
     """
-    base = of_any_settings(method)
-    return method in own or (method == base and base not in map(of_any_settings, own))
+    return column in own or not (column.settings or column.method in {there.method for there in own})
 
 
-def _compared(own: Mapping[str, Cell]) -> Iterator[tuple[Cell, Cell]]:
+def _compared(own: Mapping[Column, Cell]) -> Iterator[tuple[Cell, Cell]]:
     """LAWM and each other method, where it can be with the same settings; then a method's other settings and its
     first.
     """
     by_method: dict[str, list[Cell]] = {}
-    for method, cell in own.items():
+    for cell in own.values():
         if cell.runs:
-            by_method.setdefault(of_any_settings(method), []).append(cell)
+            by_method.setdefault(cell.method, []).append(cell)
     ours = by_method.get(OURS, [])
     for one, others in ((one, cells) for method, cells in by_method.items() if method != OURS for one in ours):
         alike = [other for other in others if other.settings == one.settings]
@@ -200,13 +199,13 @@ def _compared(own: Mapping[str, Cell]) -> Iterator[tuple[Cell, Cell]]:
 def _difference(one: Cell, other: Cell) -> str:
     """`LAWM - C-LAP`, or `LAWM [6f0b6c] - LAWM [b53a33] (eps05 - lawm)`: settings are known by what runs are called."""
     named = [cell.runs[0].series for cell in (one, other)]
-    tried = of_any_settings(one.method) == of_any_settings(other.method) and named[0] != named[1]
-    return f"{title(one.method)} - {title(other.method)}" + (f" ({' - '.join(named)})" if tried else "")
+    tried = one.method == other.method and named[0] != named[1]
+    return f"{one.column.title} - {other.column.title}" + (f" ({' - '.join(named)})" if tried else "")
 
 
-def _columns(found: Cells) -> list[str]:
-    methods = [method for own in found.values() for method in own]
-    return sorted(dict.fromkeys([*paper.METHODS, *methods]), key=rank)  # settings in the order given
+def _columns(found: Cells) -> list[Column]:
+    columns = [*map(Column, paper.METHODS), *(column for own in found.values() for column in own)]
+    return sorted(dict.fromkeys(columns), key=lambda column: column.rank)  # settings in the order given
 
 
 def _places(found: Cells) -> list[Place]:
@@ -223,7 +222,7 @@ def _dataset(place: Place, found: Cells) -> str:
     return place.slice + (f" ({place.dataset[:6]})" if several and place.dataset else "")
 
 
-def _labeled(place: Place, own: dict[str, Cell]) -> str:
+def _labeled(place: Place, own: Mapping[Column, Cell]) -> str:
     """`5% (18)`: the fraction, and the number of episodes that it is."""
     counts = distinct(run.labeled for cell in own.values() if not is_oracle(cell.method) for run in cell.runs)
     return fraction(place) + (f" ({counts})" if counts else "")
@@ -236,14 +235,13 @@ def _score(cell: Cell) -> str:
     return ("unfinished" + cell.stopped if cell.others else NOT_RUN) + paper_figure
 
 
-def _average(found: Cells, method: str) -> str:
+def _average(found: Cells, column: Column) -> str:
     """Over the paper's twelve rows, once all of them were run on one dataset each."""
     rows = [own for place, own in found.items() if place.label_frac in (None, paper.LABEL_FRACTION)]
-    runs = [own[method] for own in rows if method in own and own[method].paper and own[method].runs]
-    base = of_any_settings(method)
-    printed = f" ({paper.AVERAGE[base]})" if base in paper.AVERAGE else ""
+    runs = [own[column] for own in rows if column in own and own[column].paper and own[column].runs]
+    printed = f" ({paper.AVERAGE[column.method]})" if column.method in paper.AVERAGE else ""
     if sorted(cell.place[:2] for cell in runs) != sorted(paper.TABLE_1):
-        return (NOT_ALL_RUN if any(method in own for own in rows) else NOT_RUN) + printed
+        return (NOT_ALL_RUN if any(column in own for own in rows) else NOT_RUN) + printed
     return f"{fmean(fmean(cell.last) / 10 for cell in runs):.1f}{printed}"
 
 

@@ -312,8 +312,8 @@ def test_settings_are_set_against_those_of_the_runs_with_default_names(tmp_path)
     assert f"| LAWM [{one}] - LAWM [{other}] (walker-walk-expert-lawm-fast - walker-walk-expert-lawm) |" in text
     assert f"| settings | first run | unlike {other} |" in text and row(text, f"| {one} |", "train.batch 8 (not 16)")
     few = make_run(tmp_path / "few" / "walker-walk-expert-lawm-frac0.01-s0", "lawm", 0, [1], label_frac=0.01)
-    names = [cell.method for own in cells.of(records([*fast, *plain, few])).values() for cell in own.values()]
-    assert names == [f"lawm [{other}]", f"lawm [{other}]", f"lawm [{one}]"], "alike with every fraction of labels"
+    names = [cell.column for own in cells.of(records([*fast, *plain, few])).values() for cell in own.values()]
+    assert names == [("lawm", other), ("lawm", other), ("lawm", one)], "alike with every fraction of labels"
     oracle = make_run(tmp_path / "walker-walk-expert-td3bc-oracle-s0", "td3bc", 0, [1], oracle=True)
     assert [run.has_default_name for run in records([fast[0], plain[0], few, oracle])] == [False, True, True, True]
 
