@@ -27,7 +27,7 @@ class Column(NamedTuple):
     """A method, and the digest of its settings in a place that has it with several."""
 
     method: str  # as in `Record`
-    settings: str = ""  # of a place with one, none
+    settings: str = ""
 
     @property
     def title(self) -> str:
