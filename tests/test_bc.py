@@ -67,7 +67,13 @@ def test_seeds_side_by_side_equal_lone_ones():
 def test_the_acting_actor_is_the_running_average_of_the_trained_one():
     windows = made()
     model = cloner(windows, lr=1e-2, acting_rate=0.25)
-    models.acts_by_its_average(model, windows, lambda i: model.update(windows.batch(i), Noise([0], "bc", i)), 0.25)
+
+    def update(i):
+        model.update(windows.batch(i), Noise([0], "bc", i))
+
+    acted, trained, averaged = models.actions_after(model, windows, update, 0.25)
+    torch.testing.assert_close(acted, averaged)
+    assert not torch.allclose(acted, trained)
 
 
 def test_the_average_leaves_training_as_it_is():

@@ -126,7 +126,9 @@ def test_the_acting_actor_is_the_running_average_of_the_trained_one():
     def update(i):
         agent.update(states_of(made, world, i), Noise([0], "agent", i))
 
-    models.acts_by_its_average(agent, made, update, 0.25)
+    acted, trained, averaged = models.actions_after(agent, made, update, 0.25)
+    torch.testing.assert_close(acted, averaged)
+    assert not torch.allclose(acted, trained)
 
 
 def test_averages_leave_training_as_it_is():

@@ -47,7 +47,13 @@ def test_agents_side_by_side_equal_lone_ones():
 def test_the_acting_actor_is_the_running_average_of_the_trained_one():
     made = transitions()
     agent = agent_of(made, lr=1e-2, actor_every=1, acting_rate=0.25)
-    models.acts_by_its_average(agent, made, lambda i: agent.update(made.batch(i), Noise([0], "td3bc", i)), 0.25)
+
+    def update(i):
+        agent.update(made.batch(i), Noise([0], "td3bc", i))
+
+    acted, trained, averaged = models.actions_after(agent, made, update, 0.25)
+    torch.testing.assert_close(acted, averaged)
+    assert not torch.allclose(acted, trained)
 
 
 def test_the_average_follows_the_actors_steps_and_leaves_training_as_it_is():
