@@ -102,25 +102,26 @@ def of(records: Sequence[Record]) -> Cells:
     A method that a slice of a dataset has with several settings has a cell for each: first the settings of the runs
     that are called as by default, then as they were given.
     """
-    found: Cells = {}
     by_slice: dict[tuple[Place, str], list[Record]] = {}
     for record in records:
         by_slice.setdefault((place_of(record)._replace(label_frac=None), record.method), []).append(record)
+    grouped: dict[Place, dict[Column, list[Record]]] = {}
     for (_, method), alike in by_slice.items():
         by_settings = _by_settings(alike)
         for settings, runs in by_settings.items():
             column = Column(method, settings[:SHORT] if len(by_settings) > 1 else "")
-            by_place: dict[Place, list[Record]] = {}
             for run in runs:
-                by_place.setdefault(place_of(run), []).append(run)
-            for place, own in by_place.items():
-                _check_distinct(own)
-                own.sort(key=lambda run: (run.seed, run.run))
-                finished, others = (
-                    [run for run in own if (run.state == "finished") == is_so] for is_so in (True, False)
-                )
-                found.setdefault(place, {})[column] = Cell(place, column, finished, others)
-    return _in_order(found)
+                grouped.setdefault(place_of(run), {}).setdefault(column, []).append(run)
+    return _in_order(
+        {place: {column: _cell(place, column, runs) for column, runs in own.items()} for place, own in grouped.items()}
+    )
+
+
+def _cell(place: Place, column: Column, runs: Sequence[Record]) -> Cell:
+    _check_distinct(runs)
+    ordered = sorted(runs, key=lambda run: (run.seed, run.run))
+    finished, others = ([run for run in ordered if (run.state == "finished") == is_so] for is_so in (True, False))
+    return Cell(place, column, finished, others)
 
 
 def is_oracle(method: str) -> bool:

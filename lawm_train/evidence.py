@@ -31,6 +31,15 @@ DIGITS = 12  # of each digest and commit
 STOPPED = "stopped"  # the state of a seed that diverged
 
 
+def default_name(env: str, slice_name: str, method: str, oracle: bool, redrawn: float | None = None) -> str:
+    """What runs are called but for their seed: `walker-walk-medium-replay-td3bc-oracle`.
+
+    redrawn: the fraction of labels, where it is not the dataset's own.
+    """
+    name = f"{folder_name(env)}-{slice_name}-{method}{'-oracle' if oracle else ''}"
+    return name if redrawn is None else f"{name}-frac{redrawn:g}"
+
+
 class Evaluation(NamedTuple):
     """Raw returns of one evaluation, to the decimal that is printed."""
 
@@ -77,10 +86,10 @@ class Record:
 
     @property
     def has_default_name(self) -> bool:
-        """Whether it is called as `Job.name` and the grid have it; settings that were tried have names of their own."""
-        method, *rest = self.method.split()
-        plain = "-".join([folder_name(self.env), self.slice, method, *(["oracle"] if ORACLE.strip() in rest else [])])
-        return self.series in (plain, f"{plain}-frac{self.label_frac or 0:g}")
+        """Whether it is called so; settings that were tried have names of their own."""
+        method, oracle = self.method.split()[0], ORACLE in self.method
+        names = [default_name(self.env, self.slice, method, oracle, share) for share in (None, self.label_frac)]
+        return self.series in names
 
     @property
     def last(self) -> Evaluation:

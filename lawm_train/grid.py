@@ -139,9 +139,9 @@ class _Task:
         dataset = stream.open_dataset(cell.dataset)
         chosen = dataset.default_slice(cell.slice)
         job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
-        name = job.name
-        if cell.labels.fraction not in (None, dataset.manifest.label_fraction):
-            name += f"-frac{cell.labels.fraction:g}"
+        share = cell.labels.fraction
+        redrawn = None if share == dataset.manifest.label_fraction else share
+        name = evidence.default_name(dataset.manifest.env, chosen, cell.method, cell.labels.oracle, redrawn)
         if suffix:
             name += f"-{suffix}"
         task = cls(job, runs_root, name, config.episodes)

@@ -9,11 +9,11 @@ from typing import Any
 
 from lawm_data import config
 from lawm_data.errors import UserError
-from lawm_data.manifest import folder_name
 from lawm_data.nets.optim import usable_device
 from lawm_data.runs import NOT_COMPARED, Run, code_commit
 from lawm_train import methods, pool
 from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
+from lawm_train.evidence import default_name
 from lawm_train.methods import Method
 from lawm_train.stream import Dataset
 
@@ -108,9 +108,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What its runs are called by default: `walker-walk-medium-replay-td3bc-oracle`"""
-        oracle = "-oracle" if self.labels.oracle else ""
-        return f"{folder_name(self.dataset.manifest.env)}-{self.slice_name}-{self.method}{oracle}"
+        """What its runs are called by default."""
+        return default_name(self.dataset.manifest.env, self.slice_name, self.method, self.labels.oracle)
 
     def folders(self, runs_root: Path, name: str | None = None) -> dict[int, Run]:
         """The run of each seed, begun or not. UserError for a name that is a path."""

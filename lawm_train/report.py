@@ -41,11 +41,10 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
         text += f"\n## Settings\n\n{differing}\n"
     if keep:
         evidence.write(records, keep)
-        own = _ladders([path for path in paths if evidence.gather([path])[0]])
         for run in {record.run for record in records}:
             kept = keep / f"{run}-ladder.json"
-            if run in own:
-                files.write_json(kept, [rung._asdict() for rung in own[run]])
+            if run in walked:
+                files.write_json(kept, [rung._asdict() for rung in walked[run]])
             else:
                 kept.unlink(missing_ok=True)  # of an earlier checkpoint
     files.write_text(out / "report.md", text)
@@ -134,7 +133,9 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
         read = files.read_json(file)
         try:
             if not kept and not _is_of_last(Run(path), read):
-                click.echo(f"left out, {file}: not of the last checkpoint; diagnose the run again", err=True)
+                click.echo(
+                    f"left out, {file}: not of the last checkpoint that was evaluated; diagnose the run again", err=True
+                )
                 continue
             found[path] = ladders.from_json(read if kept else read["rungs"])
         except (KeyError, TypeError):
@@ -192,4 +193,4 @@ def _is_of_last(run: Run, ladder: dict[str, Any]) -> bool:
     rows = list(run.metrics())
     phases = evidence.phases_of(rows)
     evaluated = [(phases.index(row["phase"]), row["update"]) for row in rows if row["kind"] == "evaluate"]
-    return (ladder["phase"], ladder["update"]) >= max(evaluated, default=(0, 0))
+    return bool(evaluated) and (ladder["phase"], ladder["update"]) >= max(evaluated)

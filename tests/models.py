@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import torch
 from helpers import random_episode
 
 from lawm_data.nets.blocks import Noise, Normalizer
@@ -55,27 +54,6 @@ def world(made, terminal=False, **changes):
 def as_double(batch):
     values = {name: getattr(batch, name).double() for name in ("observation", "action", "reward")}
     return replace(batch, **values)
-
-
-def observed(made):
-    """Observations [N, B, O] of a batch and, as at the start of episodes, `first` [N, B]."""
-    observation = made.batch(0).observation[0]
-    return observation, torch.ones(observation.shape[:2], dtype=torch.bool)
-
-
-def actions_after(agent, made, update, rate):
-    """After four times `update(i)`: the agent's actions, those of its trained actor, and those of the actor that
-    followed the trained one at `rate`.
-    """
-    expected = [p.detach().clone() for p in agent.actor.parameters()]
-    for i in range(4):
-        update(i)
-        expected = [e + rate * (p.detach() - e) for e, p in zip(expected, agent.actor.parameters(), strict=True)]
-    acted = agent.policy()(*observed(made))
-    agent.averaged = None  # acts by the trained actor
-    trained = agent.policy()(*observed(made))
-    torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(expected), agent.actor.parameters())
-    return acted, trained, agent.policy()(*observed(made))
 
 
 def gradients(module):

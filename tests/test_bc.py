@@ -17,8 +17,8 @@ def made(seeds=(0,)):
     return models.windows(seeds, counts=(16, 0), window=1)
 
 
-def cloner(windows, **changes):
-    return bc.Cloner(replace(CONFIG, **changes), list(windows.seeds), models.normalizer(windows), 2)
+def cloner(windows):
+    return bc.Cloner(CONFIG, list(windows.seeds), models.normalizer(windows), 2)
 
 
 def test_the_loss_is_the_squared_error_of_the_action_at_its_own_observation():
@@ -62,26 +62,3 @@ def test_seeds_side_by_side_equal_lone_ones():
     both = trained([3, 4])
     for k, seed in enumerate((3, 4)):
         torch.testing.assert_close(both[:, k], trained([seed])[:, 0], rtol=1e-5, atol=1e-6)
-
-
-def test_the_acting_actor_is_the_running_average_of_the_trained_one():
-    windows = made()
-    model = cloner(windows, lr=1e-2, acting_rate=0.25)
-
-    def update(i):
-        model.update(windows.batch(i), Noise([0], "bc", i))
-
-    acted, trained, averaged = models.actions_after(model, windows, update, 0.25)
-    torch.testing.assert_close(acted, averaged)
-    assert not torch.allclose(acted, trained)
-
-
-def test_the_average_leaves_training_as_it_is():
-    trained = []
-    for rate in (1.0, 0.25):
-        windows = made()
-        model = cloner(windows, acting_rate=rate)
-        for i in range(3):
-            model.update(windows.batch(i), Noise([0], "bc", i))
-        trained.append(torch.nn.utils.parameters_to_vector(model.actor.parameters()))
-    assert torch.equal(*trained)

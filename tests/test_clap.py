@@ -117,26 +117,3 @@ def test_the_policy_executes_the_decoders_mean_and_feeds_the_filter_with_it():
         action = world.decode_action(state.feat, 2 * torch.tanh(mean))
         torch.testing.assert_close(actions[t], action)
     assert torch.equal(policy(observations[0], first), actions[0])  # a new episode starts from nothing
-
-
-def test_the_acting_actor_is_the_running_average_of_the_trained_one():
-    made, world, _ = agent_of()
-    agent = clap.Agent(replace(CONFIG, lr=1e-2, acting_rate=0.25), world, [0])
-
-    def update(i):
-        agent.update(states_of(made, world, i), Noise([0], "agent", i))
-
-    acted, trained, averaged = models.actions_after(agent, made, update, 0.25)
-    torch.testing.assert_close(acted, averaged)
-    assert not torch.allclose(acted, trained)
-
-
-def test_averages_leave_training_as_it_is():
-    trained = []
-    for rate in (1.0, 0.1):
-        made, world, _ = agent_of()
-        agent = clap.Agent(replace(CONFIG, acting_rate=rate), world, [0])
-        for i in range(3):
-            agent.update(states_of(made, world, i), Noise([0], "agent", i))
-        trained.append(torch.nn.utils.parameters_to_vector(agent.actor.parameters()))
-    assert torch.equal(*trained)

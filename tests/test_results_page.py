@@ -80,7 +80,7 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     rung = {"name": "labeled path", "figures": {}, "bounds": {}, "passed": True, "verdict": "!"}
     files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 2, "rungs": [rung]})
     assert "labeled path" not in report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
-    assert "not of the last checkpoint; diagnose the run again" in capsys.readouterr().err
+    assert "not of the last checkpoint that was evaluated; diagnose the run again" in capsys.readouterr().err
     assert not list((tmp_path / "kept").glob("*ladder*"))
     files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")

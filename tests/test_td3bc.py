@@ -1,7 +1,5 @@
 """TD3+BC: who gets which gradient, and seeds side by side; perf/test_plain.py has the published algorithm."""
 
-from dataclasses import replace
-
 import models
 import torch
 
@@ -12,11 +10,11 @@ from lawm_train import td3bc
 CONFIG = td3bc.Config(units=16)
 
 
-def agent_of(made, **changes):
+def agent_of(made):
     mean, std = moments(made.pools[0])
     many = len(made.seeds)
     statistics = mean.repeat(many, 1, 1), std.repeat(many, 1, 1)
-    return td3bc.Agent(replace(CONFIG, **changes), list(made.seeds), td3bc.normalizer(*statistics), 2)
+    return td3bc.Agent(CONFIG, list(made.seeds), td3bc.normalizer(*statistics), 2)
 
 
 def transitions(seeds=(0,), **kwargs):
@@ -42,29 +40,3 @@ def test_agents_side_by_side_equal_lone_ones():
     for k, seed in enumerate((3, 4)):
         for name, alone in trained([seed]).items():
             torch.testing.assert_close(both[name][:, k], alone[:, 0], rtol=1e-5, atol=1e-6)
-
-
-def test_the_acting_actor_is_the_running_average_of_the_trained_one():
-    made = transitions()
-    agent = agent_of(made, lr=1e-2, actor_every=1, acting_rate=0.25)
-
-    def update(i):
-        agent.update(made.batch(i), Noise([0], "td3bc", i))
-
-    acted, trained, averaged = models.actions_after(agent, made, update, 0.25)
-    torch.testing.assert_close(acted, averaged)
-    assert not torch.allclose(acted, trained)
-
-
-def test_the_average_follows_the_actors_steps_and_leaves_training_as_it_is():
-    trained = []
-    for rate in (1.0, 0.25):
-        made = transitions()
-        agent = agent_of(made, lr=1e-2, actor_every=2, acting_rate=rate)
-        start = torch.nn.utils.parameters_to_vector(agent.actor.parameters())
-        for i in range(3):
-            agent.update(made.batch(i), Noise([0], "td3bc", i))
-        trained.append(torch.nn.utils.parameters_to_vector(agent.actor.parameters()))
-    assert torch.equal(*trained)
-    averaged = torch.nn.utils.parameters_to_vector(agent.averaged.parameters())
-    torch.testing.assert_close(averaged, start + 0.25 * (trained[1] - start))  # one step of the actor's in three
