@@ -1,5 +1,6 @@
-"""The page of results: its tables are made of the evidence beside it, and its ladders of the last checkpoints."""
+"""The pages of results: their tables are made of the evidence beside them, and their ladders of the last checkpoints."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,19 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     assert not list((tmp_path / "kept").glob("*ladder*")), "what was kept is not of the run as it is now"
 
 
-def test_the_tables_of_the_results_page_are_made_of_its_evidence():
-    text = (RECIPES / "RESULTS.md").read_text()
-    assert report.regenerated(text, RECIPES) == text
+PAGES = [RECIPES / "RESULTS.md", *sorted((RECIPES / "results").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_results_page_are_made_of_its_evidence(page):
+    text = page.read_text()
+    assert report.regenerated(text, page.parent) == text
+
+
+@pytest.mark.parametrize("page", [RECIPES.parent / "README.md", *PAGES], ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", page.read_text())
+    assert links and not [link for link in links if not (page.parent / link).exists()]
 
 
 def test_the_evidence_of_the_development_set_gives_the_printed_means():
