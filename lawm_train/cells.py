@@ -186,12 +186,12 @@ def _is_one_of(run: Record, others: Sequence[Record]) -> bool:
 
 
 def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:
-    """Differences of the last returns; an oracle draws no labels, so its training seed alone makes the pair."""
+    """Differences of the last returns; one with an oracle, which draws none, needs the same training seed alone."""
     return [
         a.last.mean - b.last.mean
         for a in ours
         for b in theirs
-        if a.seed == b.seed and (a.label_seed == b.label_seed or b.label_seed is None)
+        if a.seed == b.seed and (a.label_seed == b.label_seed or None in (a.label_seed, b.label_seed))
     ]
 
 

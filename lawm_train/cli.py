@@ -217,7 +217,8 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
 @click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True)
 @click.option("--evidence", type=click.Path(path_type=Path), help="a folder; each run leaves its evaluations there")
 @click.option("--tables", type=click.Path(path_type=Path), help="a Markdown file; make its tables anew")
-def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Path | None) -> None:
+@click.option("--of", "ours", default="lawm", show_default=True, help="whose paired differences from the others")
+def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Path | None, ours: str) -> None:
     """Table 1 of RUNS beside the paper's, cells, paired differences, ladder and curves; files in --out.
 
     RUNS are run folders, or the CSV files that --evidence left of them.
@@ -227,7 +228,7 @@ def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Pat
     if not runs and not tables:
         raise click.UsageError("Missing argument 'RUNS...' (or --tables FILE)")
     if runs:
-        click.echo(reporting.write(list(runs), out, keep=evidence), nl=False)
+        click.echo(reporting.write(list(runs), out, keep=evidence, ours=ours), nl=False)
     if tables:
         reporting.update(tables)
 

@@ -19,15 +19,18 @@ from lawm_train.evidence import Record
 from lawm_train.ladders import Ladders
 from lawm_train.rungs import Rung
 
-_BLOCK = re.compile(r"(<!-- table: (\S+) of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- table: (\w+)(?::(\S[^\n]*?))? of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep: Path | None = None) -> str:
+def write(
+    paths: Sequence[Path], out: Path, reference: float | None = None, keep: Path | None = None, ours: str = tables.OURS
+) -> str:
     """Write OUT/report.md, table1.csv, scores.csv, curves.png; fractions.png of several fractions of labels, and
     ladder.png where one was walked.
 
     Returns the report's text. paths: run folders and evidence files; reference: a return to draw as a line, such as
-    the data's mean; keep: the folder where each run leaves its evidence. UserError when no run was evaluated yet.
+    the data's mean; keep: the folder where each run leaves its evidence; ours: the method whose differences from the
+    others are told. UserError when no run was evaluated yet, or none is of `ours` where it was named.
     """
     records, collectors = evidence.gather(paths)
     if collectors:
@@ -36,7 +39,7 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
     if not records:
         raise UserError(f"{', '.join(map(str, paths))}: {_why_nothing(paths)}")
     walked = _ladders(paths)
-    text = as_markdown(records, walked)
+    text = as_markdown(records, walked, ours)
     if differing := _settings(paths, records):
         text += f"\n## Settings\n\n{differing}\n"
     if keep:
@@ -60,9 +63,9 @@ def write(paths: Sequence[Path], out: Path, reference: float | None = None, keep
     return text
 
 
-def as_markdown(records: Sequence[Record], walked: Ladders) -> str:
-    """Every table, each under its heading; those without a row are left out."""
-    made = {name: make(records, walked) for name, (_, make) in _TABLES.items()}
+def as_markdown(records: Sequence[Record], walked: Ladders, ours: str = tables.OURS) -> str:
+    """Every table, each under its heading; those without a row are left out. UserError as `write`'s."""
+    made = {name: make(records, walked, ours) for name, (_, make) in _TABLES.items()}
     return "\n\n".join(f"## {_TABLES[name][0]}\n\n{text}" for name, text in made.items() if text) + "\n"
 
 
@@ -71,11 +74,12 @@ def regenerated(text: str, folder: Path) -> str:
 
     A table stands between `<!-- table: table1 of results/own -->` and `<!-- end -->`; it may be any of those of
     `as_markdown`, and is made of all the evidence in that folder, or of files (`results/own/*-bc-*.csv`), or of several
-    of these with a space between them. UserError for an unknown table or no evidence.
+    of these with a space between them; `paired:idm-td3bc` tells another method's differences than LAWM's. UserError for
+    an unknown table or method, or no evidence.
     """
 
     def table(block: re.Match[str]) -> str:
-        begin, name, places, end = block.groups()
+        begin, name, ours, places, end = block.groups()
         if name not in _TABLES:
             raise UserError(f"{begin.strip()}: unknown table '{name}'; there are {', '.join(_TABLES)}")
         paths = []
@@ -86,7 +90,7 @@ def regenerated(text: str, folder: Path) -> str:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = evidence.gather(paths)
         walked = _ladders(paths) if name == "ladder" else {}
-        return f"{begin}{_TABLES[name][1](records, walked)}\n{end}"
+        return f"{begin}{_TABLES[name][1](records, walked, ours or tables.OURS)}\n{end}"
 
     return _BLOCK.sub(table, text)
 
@@ -107,16 +111,27 @@ def update(path: Path) -> None:
 _TABLES = {
     "table1": (
         "Table 1: return / 10 of the last checkpoint, mean ± std over runs (the paper's figure)",
-        lambda records, _: tables.table_1(cells.of(records)),
+        lambda records, *_: tables.table_1(cells.of(records)),
     ),
-    "cells": ("Cells", lambda records, _: tables.cell_table(cells.of(records))),
-    "paired": ("Paired differences of raw returns", lambda records, _: tables.paired_table(cells.of(records))),
-    "evaluations": ("Returns while training", lambda records, _: tables.evaluation_table(records)),
-    "kept": ("What runs keep of their best evaluation", lambda records, _: tables.kept_table(records)),
-    "runs": ("Runs", lambda records, _: tables.run_table(records)),
-    "ladder": ("Ladder of diagnostics", lambda _, own: ladders.as_table(own)),
+    "cells": ("Cells", lambda records, *_: tables.cell_table(cells.of(records))),
+    "paired": (
+        "Paired differences of raw returns",
+        lambda records, _, ours: tables.paired_table(cells.of(records), _known(ours, records)),
+    ),
+    "evaluations": ("Returns while training", lambda records, *_: tables.evaluation_table(records)),
+    "kept": ("What runs keep of their best evaluation", lambda records, *_: tables.kept_table(records)),
+    "runs": ("Runs", lambda records, *_: tables.run_table(records)),
+    "ladder": ("Ladder of diagnostics", lambda records, walked, _: ladders.as_table(walked)),
 }
-"""By the name in a marker: heading, and how it is made from records and ladders."""
+"""By the name in a marker: heading, and how it is made from records, ladders and the method that differences are of."""
+
+
+def _known(ours: str, records: Sequence[Record]) -> str:
+    """UserError where another than LAWM was named, of which there is no run."""
+    methods = sorted({record.method for record in records}, key=cells.rank)
+    if ours not in (tables.OURS, *methods):
+        raise UserError(f"no run of '{ours}' to set against the others; there are {', '.join(methods)}")
+    return ours
 
 
 def _ladders(paths: Sequence[Path]) -> Ladders:

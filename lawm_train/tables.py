@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from statistics import fmean, stdev
 
 from lawm_train import paper
@@ -128,9 +128,9 @@ def kept_table(records: Iterable[Record]) -> str:
     return markdown(["method", "finished runs", f"end below {KEPT} of their best"], rows) if runs else ""
 
 
-def paired_table(found: Cells) -> str:
-    """LAWM - each other method over runs of the same label seed and training seed, raw returns, and of each method
-    that has several settings the others - the first; empty without pairs.
+def paired_table(found: Cells, ours: str = OURS) -> str:
+    """Ours (a `Record.method`) - each other method over runs of the same label seed and training seed, raw returns, and
+    of each method that has several settings the others - the first; empty without pairs.
 
     `updates` and `settings` tell both where they differ: only methods of one kind have the same budget.
     """
@@ -140,7 +140,7 @@ def paired_table(found: Cells) -> str:
     ]  # fmt: skip
     rows = []
     for at, own in beside_oracles(found).items():
-        for one, other in _compared(own):
+        for one, other in _compared(own, ours):
             differences = pairs(one.runs, other.runs)
             if not differences:
                 continue
@@ -181,16 +181,16 @@ def _asked(own: Mapping[Column, Cell], column: Column) -> bool:
     return column in own or not (column.settings or column.method in {there.method for there in own})
 
 
-def _compared(own: Mapping[Column, Cell]) -> Iterator[tuple[Cell, Cell]]:
-    """LAWM and each other method, where it can be with the same settings; then a method's other settings and its
+def _compared(own: Mapping[Column, Cell], ours: str) -> Iterator[tuple[Cell, Cell]]:
+    """Ours and each other method, where it can be with the same settings; then a method's other settings and its
     first.
     """
     by_method: dict[str, list[Cell]] = {}
     for cell in own.values():
         if cell.runs:
             by_method.setdefault(cell.method, []).append(cell)
-    ours = by_method.get(OURS, [])
-    for one, others in ((one, cells) for method, cells in by_method.items() if method != OURS for one in ours):
+    against = [cells for method, cells in by_method.items() if method != ours]
+    for others, one in product(against, by_method.get(ours, [])):
         alike = [other for other in others if other.settings == one.settings]
         yield from ((one, other) for other in alike or others)
     yield from ((tried, first) for first, *others in by_method.values() for tried in others)

@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+from click.testing import CliRunner
 from made_runs import make_run, records, row, six
 
+import lawm_train.cli
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
@@ -103,6 +105,19 @@ def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
     other_draw = make_run(tmp_path / "g", "clap", 0, [0], label_seed=7)
     ours = records(runs[:1])
     assert not cells.pairs(ours[:1], records([other_draw]))
+
+
+def test_another_method_s_differences_are_lawm_s_with_the_sign_turned(runs, tmp_path):
+    """An oracle has one draw of labels with everyone, whichever side it stands on."""
+    answer = CliRunner().invoke(
+        lawm_train.cli.main, ["report", *map(str, runs), "--out", str(tmp_path), "--of", "clap"]
+    )
+    assert "| 2 | -30, -110 | -70.0 | -578.2 .. 438.2 | no |" in row(answer.output, "C-LAP - LAWM |")
+    assert "| 1 | 50 | 50.0 |" in row(answer.output, "C-LAP - TD3+BC oracle") and "| LAWM - " not in answer.output
+    oracle = tables.paired_table(cells.of(records(runs)), "td3bc oracle")
+    assert "| 1 | -80 | -80.0 |" in row(oracle, "TD3+BC oracle - LAWM |")
+    answer = CliRunner().invoke(lawm_train.cli.main, ["report", str(runs[0]), "--out", str(tmp_path), "--of", "sac"])
+    assert answer.exit_code == 2 and "no run of 'sac' to set against the others; there are lawm" in answer.output
 
 
 @pytest.mark.parametrize(

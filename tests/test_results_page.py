@@ -1,4 +1,4 @@
-"""The pages of results: their tables are made of the evidence beside them, and their ladders of the last checkpoints."""
+"""The pages of results: tables are made of the evidence beside them, ladders are of the last checkpoints."""
 
 import re
 from pathlib import Path
@@ -48,6 +48,10 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
     assert answer.exit_code == 0 and "old" not in text and text.startswith("before\n<!-- table: paired")
     assert "kept paired" in text and "LAWM - C-LAP" in text and "| a | labeled path | **failed** |" in text
     assert report.regenerated(text, tmp_path) == text
+    other = report.regenerated("<!-- table: paired:td3bc oracle of results/own -->\n<!-- end -->", tmp_path)
+    assert "| TD3+BC oracle - C-LAP |" in other and "| LAWM - " not in other
+    with pytest.raises(UserError, match="no run of 'sac' to set against the others"):
+        report.regenerated("<!-- table: paired:sac of results/own -->\n<!-- end -->", tmp_path)
     with pytest.raises(UserError, match="unknown table 'sums'; there are table1"):
         report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
     with pytest.raises(UserError, match=r"no evidence .*results/none/\*.csv; `lawm-train report"):
