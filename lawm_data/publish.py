@@ -31,14 +31,15 @@ _FRESH = {".gitattributes", "README.md"}  # what a repository made on the web pa
 class Content:
     """What a repository is to hold: `files` of `folder` and nothing else.
 
-    kind: dataset or model; marker: the JSON file with the key `env` that tells whose repository it is.
+    kind: dataset or model; marker: the JSON file that tells what a repository holds; same: its keys with the values
+    that no push changes.
     """
 
     folder: Path
     files: dict[str, FileEntry]
     kind: str
     marker: str
-    env: str
+    same: dict[str, Any]
 
 
 def repository_name(env: str) -> str:
@@ -53,7 +54,7 @@ def push(folder: Path, repo: str | None, *, private: bool, tag: str | None, with
     """
     click.echo(f"{folder}: verified, {shards.verify(folder)}")
     manifest = Manifest.load(folder)
-    content = Content(folder, _published(folder, manifest, with_actions), "dataset", NAME, manifest.env)
+    content = Content(folder, _published(folder, manifest, with_actions), "dataset", NAME, {"env": manifest.env})
     repo = repo or f"{user()}/{repository_name(manifest.env)}"
     commit = publish(content, repo, private=private, tag=tag)
     click.echo(f"next: lawm-train --hub-dataset {repo}{f'@{tag}' if tag else ''}")
@@ -147,7 +148,7 @@ class _Plan:
 
 
 def _refuse_foreign(target: _Repository, head: str, remote: dict[str, RepoFile], content: Content) -> None:
-    """What was not made by this command, or is of another env, is not ours to overwrite."""
+    """What was not made by this command, or is something else than an earlier version, is not ours to overwrite."""
     repo, marker = target.name, content.marker
     if marker not in remote:
         if others := sorted(remote.keys() - _FRESH):
@@ -158,9 +159,10 @@ def _refuse_foreign(target: _Repository, head: str, remote: dict[str, RepoFile],
         return
     path = hub.download(repo, head, marker, MAX_BYTES, f"{marker} has vanished; run again", kind=target.kind)
     found = files.read_json(path)
-    other = found.get("env") if isinstance(found, dict) else None
-    if other != content.env:
-        raise UserError(f"{repo}: holds a {target.kind} of {other}, not of {content.env}; name another with --repo")
+    for key, own in content.same.items():
+        other = found.get(key) if isinstance(found, dict) else None
+        if other != own:
+            raise UserError(f"{repo}: holds a {target.kind} of {key} {other}, not {own}; name another with --repo")
 
 
 def _published(folder: Path, manifest: Manifest, with_actions: bool) -> dict[str, FileEntry]:

@@ -30,6 +30,9 @@ class LabelSeed(click.ParamType):
 
     name = "SEED|own"
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return self.name  # click prints names in capitals, and OWN is none
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value == "own" else SEED.convert(value, param, ctx)
 
@@ -53,7 +56,9 @@ def main() -> None:
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="how many, trained side by side")
 @click.option("--first-seed", type=SEED, default=0, show_default=True)
 @click.option("--pool-gb", type=float, help="of trajectories in memory; more are read in turns [default: the recipe's]")
-@click.option("--name", help="run folders are ROOT/runs/NAME-s0, ... [default: ENV-SLICE-METHOD]")
+@click.option(
+    "--name", help="run folders are ROOT/runs/NAME-s0, ... [default: ENV-SLICE-METHOD, with labels drawn anew -fracF]"
+)
 @recipe_option
 @set_option
 @root_option
@@ -235,7 +240,7 @@ def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Pat
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--repo", help="e.g. org/lawm-walker-policy [default: YOUR_NAME/lawm-DOMAIN-policy]")
+@click.option("--repo", help="e.g. org/lawm-walker-policy [default: YOUR_NAME/lawm-RUN]")
 @click.option("--private", is_flag=True, help="create the repository private")
 @click.option("--tag", help="tag the commit, e.g. v1")
 def push(run: Path, repo: str | None, private: bool, tag: str | None) -> None:

@@ -153,6 +153,7 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], list[Path]]:
 def of_run(path: Path) -> list[Record]:
     """The agent's record and, of a model-based run, the prior policy's; none of what was not evaluated yet.
 
+    A score of `lawm-train evaluate` stands for the evaluation of the same checkpoint, or behind those of earlier ones.
     A seed that was stopped before its first evaluation has its record all the same: it counts as stopped.
     """
     run = Run(path)
@@ -164,10 +165,12 @@ def of_run(path: Path) -> list[Record]:
             own = prior if row["phase"] == PRIOR_PHASE else agent
             own.append(Evaluation(row["phase"], row["update"], _rounded(row["returns"])))
     phases = phases_of(rows)
-    if agent:
-        agent[-1] = _score(path, "agent", phases, agent[-1]) or agent[-1]
-        of_last = _score(path, "prior", phases, agent[-1])
-        prior = prior if of_last is None else [of_last]
+    scored = _scored(path, "agent", phases)
+    if scored and not _is_before(scored, agent[-1:], phases):
+        agent = [*(one for one in agent if one[:2] != scored[:2]), scored]
+    of_prior = _scored(path, "prior", phases)
+    if of_prior and agent and not _is_before(of_prior, agent[-1:], phases):
+        prior = [of_prior]
     try:
         record = _constants(run)
     except KeyError as error:  # of a part that `Trained` leaves to its readers
@@ -293,12 +296,17 @@ def _method(saved: dict[str, Any]) -> str:
     return saved["method"] + ORACLE * saved["oracle"] + (f" {prior}-prior" if prior and learns_a_model else "")
 
 
-def _score(path: Path, policy: str, phases: list[str], last: Evaluation) -> Evaluation | None:
-    """What `lawm-train evaluate` found of the checkpoint that training evaluated last."""
+def _scored(path: Path, policy: str, phases: list[str]) -> Evaluation | None:
+    """What `lawm-train evaluate` found; None for an agent whose phase has not begun."""
     score = Score.of(path, policy)
-    if score is None or (phases[score.phase : score.phase + 1], score.update) != ([last.phase], last.update):
-        return None  # of an earlier checkpoint
-    return Evaluation(last.phase, last.update, _rounded(score.returns))
+    if score is None or score.phase >= len(phases) or (policy == "agent" and phases[score.phase] == PRIOR_PHASE):
+        return None
+    return Evaluation(phases[score.phase], score.update, _rounded(score.returns))
+
+
+def _is_before(one: Evaluation, others: Iterable[Evaluation], phases: list[str]) -> bool:
+    """Whether it is of an earlier checkpoint than one of the others."""
+    return any((phases.index(one.phase), one.update) < (phases.index(a.phase), a.update) for a in others)
 
 
 def _parsed(row: dict[str, str]) -> Record:

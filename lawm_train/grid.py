@@ -23,7 +23,7 @@ from lawm_data.runs import Run
 from lawm_train import evidence, methods, scoring, stream, train
 from lawm_train.cells import title
 from lawm_train.data import Labels
-from lawm_train.job import Job
+from lawm_train.job import Job, check_name
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def run(config: Config, settings: dict[str, Any], recipe: str, root: Path, name:
     """Run what is not done yet, one line a cell as it ends; returns a line for each cell and seed that failed.
 
     settings: the other sections of the recipe, see policy.SECTIONS; name: of these settings, behind that of each cell.
+    UserError where the name is a path, and as of `cells`.
     """
+    check_name(name)
     plan, waiting, failed, taken = list(cells(config)), [], [], set()
 
     def tell(number: int, how: str, seconds: float = 0.0) -> None:
@@ -139,12 +141,7 @@ class _Task:
         dataset = stream.open_dataset(cell.dataset)
         chosen = dataset.default_slice(cell.slice)
         job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
-        share = cell.labels.fraction
-        redrawn = None if share == dataset.manifest.label_fraction else share
-        name = evidence.default_name(dataset.manifest.env, chosen, cell.method, cell.labels.oracle, redrawn)
-        if suffix:
-            name += f"-{suffix}"
-        task = cls(job, runs_root, name, config.episodes)
+        task = cls(job, runs_root, f"{job.name}-{suffix}" if suffix else job.name, config.episodes)
         return replace(task, job=job.as_begun(task.folders.values()))
 
     @property
@@ -162,11 +159,10 @@ class _Task:
             job.check()
 
     def _is_done(self, run: Run, seed: int) -> bool:
-        if run.stopped:
-            return True
-        if not run.finished or not self.job.is_of(run, seed):
+        if not (run.finished or run.stopped) or not self.job.is_of(run, seed):
             return False
-        return all(scoring.is_scored(run, self.episodes, policy) for policy in _policies(self.job))
+        policies = () if run.stopped else _policies(self.job)
+        return all(scoring.is_scored(run, self.episodes, policy) for policy in policies)
 
     @property
     def stopped(self) -> list[str]:

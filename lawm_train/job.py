@@ -94,8 +94,11 @@ class Job:
         }
 
     def check(self) -> None:
-        """UserError for data that are missing or do not fit, as far as the manifest and one file tell."""
+        """UserError for data that are missing or do not fit, and labels that change nothing, as far as the manifest and
+        one file tell.
+        """
         check_labeled(self.dataset, self.slice_name, self.method)
+        self._check_labels()
         if self.at_once and not self.fits:
             raise UserError(
                 f"method {self.method}{self.labels.describe()} reads every episode before it trains: slice "
@@ -106,15 +109,28 @@ class Job:
         if self.labels.oracle or (self.labels.redrawn and withheld):
             self.dataset.check_withheld(self.slice_name)
 
+    def _check_labels(self) -> None:
+        """UserError where actions that are all kept leave nothing to draw, or to infer."""
+        if self.labels.fraction is not None or self.dataset.manifest.label_fraction is not None:
+            return
+        told = f"{self.dataset.describe()}: slice {self.slice_name} keeps every action that was recorded"
+        if isinstance(self.labels.seed, int):
+            raise UserError(f"{told}, so --label-seed draws nothing; name --label-frac beside it")
+        hidden = self.dataset.manifest.slices[self.slice_name].splits.get("unlabeled")
+        if self.method.startswith(methods.INFERRED) and not hidden:
+            learner = self.method.removeprefix(methods.INFERRED)
+            raise UserError(f"{told}, so {self.method} has none to infer; take --method {learner}")
+
     @property
     def name(self) -> str:
         """What its runs are called by default."""
-        return default_name(self.dataset.manifest.env, self.slice_name, self.method, self.labels.oracle)
+        manifest, share = self.dataset.manifest, self.labels.fraction
+        redrawn = None if share == manifest.label_fraction else share
+        return default_name(manifest.env, self.slice_name, self.method, self.labels.oracle, redrawn)
 
     def folders(self, runs_root: Path, name: str | None = None) -> dict[int, Run]:
         """The run of each seed, begun or not. UserError for a name that is a path."""
-        if name is not None and Path(name).name != name:
-            raise UserError(f"--name {name}: expected a name without folders; --root says where runs/ lies")
+        check_name(name)
         return {seed: Run(runs_root / f"{name or self.name}-s{seed}") for seed in self.seeds}
 
     def as_begun(self, runs: Iterable[Run]) -> Job:
@@ -123,6 +139,12 @@ class Job:
             if run.exists:
                 return replace(self, dataset=self.dataset.as_begun(run.config["dataset"]["revision"]))
         return self
+
+
+def check_name(name: str | None) -> None:
+    """UserError for a name of runs that is a path."""
+    if name is not None and Path(name).name != name:
+        raise UserError(f"--name {name}: expected a name without folders; --root says where runs/ lies")
 
 
 def load_data(job: Job) -> Windowed:

@@ -16,20 +16,19 @@ from lawm_train import evidence, plots, policy, pretrained
 from lawm_train.evidence import Evaluation
 
 CURVE = "curves.png"
+SAME = ("env", "slice", "method", "oracle", "label_frac", "label_seed", "seed")  # of policies in one repository
 
 
 def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str:
     """Publish the last checkpoint of a run in one commit; return its sha. UserError as `publish.publish`."""
     run = trained(path)
-    env = run.config["env"]
-    repo = repo or f"{publish.user()}/{publish.repository_name(env)}-policy"
+    repo = repo or f"{publish.user()}/lawm-{run.name}"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(run, folder, repo)
         entries = {file.name: shards.entry_of(file) for file in sorted(folder.iterdir())}
-        commit = publish.publish(
-            publish.Content(folder, entries, "model", pretrained.NAME, env), repo, private=private, tag=tag
-        )
+        content = publish.Content(folder, entries, "model", pretrained.NAME, {key: run.config[key] for key in SAME})
+        commit = publish.publish(content, repo, private=private, tag=tag)
     click.echo(f'next: Policy.from_pretrained("{repo}{f"@{tag}" if tag else ""}"), from lawm_train.policy')
     return commit
 
@@ -37,20 +36,30 @@ def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str
 def write(run: Run, folder: Path, repo: str) -> None:
     """The files of the repository: parameters, description, card, and the curve of a run that was evaluated."""
     exported = policy.export(run, folder)
-    if not run.finished:
-        click.echo(f"{run.path}: its training has not ended; what is pushed is its last checkpoint so far")
+    if state := _unfinished(run):
+        click.echo(f"{run.path}: {state}; what is pushed is its last checkpoint")
     records = [record for record in evidence.of_run(run.path) if not evidence.is_prior(record.method)]
     scores = [evaluation for record in records for evaluation in record.evaluations]
     if scores:
         files.write_bytes(folder / CURVE, plots.curves(records))
-    files.write_text(folder / "README.md", render(exported.description, scores, repo))
+    files.write_text(folder / "README.md", render(exported.description, scores, repo, state))
 
 
-def render(description: dict[str, Any], scores: list[Evaluation], repo: str) -> str:
-    """README.md of a model repository: metadata for the Hub, then the page for people."""
+def _unfinished(run: Run) -> str:
+    """Why the last checkpoint is not the end of the training; empty where it is."""
+    if run.stopped:
+        return "its training was stopped, as its numbers were no longer finite"
+    return "" if run.finished else "its training has not ended"
+
+
+def render(description: dict[str, Any], scores: list[Evaluation], repo: str, state: str = "") -> str:
+    """README.md of a model repository: metadata for the Hub, then the page for people.
+
+    state: what there is to say of a training that has not come to its end.
+    """
     header = yaml.safe_dump(_metadata(description, scores, repo), sort_keys=False, allow_unicode=True, width=120)
     score = _scores(scores, simulated=description["repeat"] is not None)
-    sections = [_introduction(description), _use(description, repo), score, _training(description)]
+    sections = [_introduction(description), _use(description, repo), score, _training(description, state)]
     return f"---\n{header}---\n" + "\n".join([*sections, card.citation()])
 
 
@@ -63,8 +72,8 @@ def _metadata(description: dict[str, Any], scores: list[Evaluation], repo: str) 
         "tags": ["offline-rl", "world-model", "latent-actions", folder_name(description["env"])],
         "datasets": [dataset] if dataset else [],
     }
-    if scores:
-        last = scores[-1]
+    last = scores[-1] if scores else None
+    if last and last.update == description["update"]:  # else no score is of these parameters
         place = f"{description['env']} {description['slice']}"
         metric = {
             "type": "mean_reward",
@@ -78,7 +87,8 @@ def _metadata(description: dict[str, Any], scores: list[Evaluation], repo: str) 
 
 
 def _introduction(description: dict[str, Any]) -> str:
-    return f"""# {description["env"]}: a policy from trajectories with few action labels
+    few = description["label_frac"] is not None and not description["oracle"]
+    return f"""# {description["env"]}: a policy from trajectories{" with few action labels" if few else ""}
 
 Trained with `{description["method"]}` on slice `{description["slice"]}`, of which {description["labeled"]} trajectories
 have actions ({_labels(description)}); seed {description["seed"]}.
@@ -122,12 +132,13 @@ def _scores(scores: list[Evaluation], simulated: bool) -> str:
     return "\n".join([*lines, "", f"![return while it trained]({CURVE})", ""])
 
 
-def _training(description: dict[str, Any]) -> str:
+def _training(description: dict[str, Any], state: str) -> str:
     dataset, about = description["dataset"], description["about"]
     name = about.get("dataset")
     place = f"[{name}](https://huggingface.co/datasets/{name}) at commit `{dataset['revision']}`" if name else "local"
     return f"""## Training
 
+- checkpoint: after {description["update"]} updates{f"; {state}" if state else ""}
 - dataset: {place}; digest `{dataset["digest"]}`
 - code: commit `{description["code"] or "of a release"}`
 - all settings: `{pretrained.NAME}`

@@ -19,6 +19,7 @@ from lawm_data.progress import Bar
 from lawm_data.runs import START, Position, Run, shared_position, side_by_side
 from lawm_train import policy
 from lawm_train.bench import peak_memory, seconds_per_update
+from lawm_train.cells import distinct
 from lawm_train.data import Windowed
 from lawm_train.evaluate import Act, Evaluator, check_sizes
 from lawm_train.job import Job, build, load_data
@@ -149,9 +150,6 @@ class _Loop:
     def __init__(self, session: _Session, phase: Phase, number: int):
         self.session, self.phase, self.number = session, phase, number
         self.train: TrainConfig = session.job.configs["train"]
-        # as often in every phase, however many updates it has
-        share = session.job.configs["evaluate"].every / self.train.updates
-        self.evaluate_every = max(1, round(share * phase.updates))
         self.recent: list[dict[str, Tensor]] = []  # metrics of the updates since the last log
 
     def run(self, done: int) -> None:
@@ -168,7 +166,7 @@ class _Loop:
         """What is due after `update` updates of the phase. The checkpoint comes last: what it skips is logged."""
         last, session, phase = update == self.phase.updates, self.session, self.phase
         save = last or update % self.train.checkpoint_every == 0
-        acting = phase.policy if last or (phase.watched and update % self.evaluate_every == 0) else None
+        acting = phase.policy if last or (phase.watched and self._is_due(update)) else None
         if save or acting or update % self.train.log_every == 0:
             self._log(update, save or acting is not None)
         if acting and session.evaluator and session.going:
@@ -177,6 +175,14 @@ class _Loop:
             tensors, state = policy.snapshot(session.method, len(session.runs))
             for k, run in session.going:
                 run.save(Position(self.number, update), tensors[k], state | {"seconds": session.seconds})
+
+    def _is_due(self, update: int) -> bool:
+        """Whether to evaluate after it: as often in every phase as in `train.updates`, however many updates it has."""
+        before, now = (
+            done * self.train.updates // (self.phase.updates * self.session.job.configs["evaluate"].every)
+            for done in (update - 1, update)
+        )
+        return now > before
 
     def _log(self, update: int, used: bool) -> None:
         """Means since the last log; stops the seeds of which a number was not finite, before a checkpoint holds it.
@@ -245,11 +251,13 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
     for number, (phase, copy) in enumerate(zip(phases, scratch, strict=True)):
         done = 0 if number > start.phase else start.update if number == start.phase else phase.updates
         left += (phase.updates - done) * seconds_per_update(copy, device, TIMED_UPDATES, repeats=1)
+    episodes = job.dataset.manifest.slices[job.slice_name].statistics["episodes"]
     many = "seed" if len(job.seeds) == 1 else "seeds"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
         f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
-        f"method {job.method}{job.labels.describe()}, {len(job.seeds)} {many}, {data.describe()}, {updates}: "
+        f"method {job.method}{job.labels.describe()}, {distinct(data.known)} of {episodes:g} episodes labeled, "
+        f"{len(job.seeds)} {many}, {data.describe()}, {updates}: "
         f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start != START else "")
     )

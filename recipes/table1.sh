@@ -37,8 +37,7 @@ cell "$WALKER" medium-replay clap --label-seed own --set model.prior=standard --
 # the fraction of labels; 5% stands above, 100% are the oracles
 for fraction in 0.01 0.2; do
     for method in lawm clap; do
-        cell "$WALKER" medium-replay $method --label-seed own --label-frac $fraction \
-            --name walker-walk-medium-replay-$method-frac$fraction
+        cell "$WALKER" medium-replay $method --label-seed own --label-frac $fraction
     done
 done
 

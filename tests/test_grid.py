@@ -182,7 +182,7 @@ def test_settings_with_a_name_run_beside_those_without(small):
     assert before.items() <= everything().items()
     assert states(small(section, options=options)) == {"BC on data": "was done"}
     refused = small(section, options=["--name", "a/b"])
-    assert refused.exit_code == 1 and "expected a name without folders" in refused.output
+    assert refused.exit_code == 2 and "--name a/b: expected a name without folders" in refused.output
 
 
 def test_fractions_of_labels_have_folders_of_their_own(small):
@@ -194,6 +194,24 @@ def test_fractions_of_labels_have_folders_of_their_own(small):
     again = states(small(f"{{methods: [bc], oracle: [], runs: 1, label_fracs: [{own}]}}"))
     assert list(again.values()) == ["done"]
     assert (RUNS / "custom-made-medium-replay-bc-s0").is_dir(), "the dataset's own fraction has the plain name"
+
+
+def test_a_training_with_other_labels_has_the_name_that_the_grid_gives_it(small):
+    small("{methods: [bc], oracle: [], runs: 1, label_fracs: [0.3]}")
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    words = ["--hub-dataset", "data", "--method", "bc", "--label-frac", "0.3", "--label-seed", "own", *settings]
+    before = everything()
+    answer = CliRunner().invoke(lawm_train.cli.main, ["train", *words, "--recipe", "grid.yaml"])
+    assert answer.exit_code == 0, answer.output
+    assert everything() == before, "it is that very run, and finished"
+
+
+def test_a_seed_that_was_stopped_under_other_settings_does_not_pass_for_done(small):
+    section, bad = "{methods: [td3bc], oracle: [], runs: 1}", ["--set", "agent.td3bc.lr=1e15"]
+    assert "not finite" in small(section, options=bad).stderr
+    assert states(small(section, options=bad)) == {"TD3+BC on data": "was done, 1 of 1 stopped"}
+    other = small(section)
+    assert other.exit_code == 1 and "begun with other settings (settings.agent.td3bc.lr was" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -330,7 +348,7 @@ def test_table1_sh_ends_when_it_is_interrupted_and_tells_of_failures(tmp_path, s
 
 def test_table1_sh_has_every_cell_of_the_paper_once(table1):
     found = []
-    for words in (words for words in table1 if "--name" not in words):
+    for words in (words for words in table1 if not {"--name", "--label-frac"} & {*words}):
         given = dict(zip(words, words[1:], strict=False))
         oracle = " oracle" if "--oracle" in words else ""
         found.append((Path(given["--hub-dataset"]).name, given["--slice"], given["--method"] + oracle))
@@ -346,7 +364,8 @@ def test_the_commands_of_table1_sh_are_understood_and_have_folders_of_their_own(
         assert asked["recipe"] == "paper" and asked["seeds"] == 3
         labels = Labels(asked["oracle"], asked["label_frac"], asked["label_seed"])
         methods.check(asked["method"], labels)
-        names.add(asked["name"] or (asked["hub_dataset"], asked["slice_"], asked["method"], labels.oracle))
+        drawn = (asked["method"], labels.oracle, labels.fraction)
+        names.add(asked["name"] or (asked["hub_dataset"], asked["slice_"], *drawn))
     assert len(names) == len(table1) == 80
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,14 @@ from made_dataset import made_episodes, make_dataset
 from processes import python
 from test_train import SETTINGS
 
-from lawm_data import config
+from lawm_data import config, files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import policy, pretrained, share, stream, train
-from lawm_train.evidence import Evaluation
+from lawm_train import evidence, policy, pretrained, share, stream, train
+from lawm_train.evidence import Evaluation, Score
 from lawm_train.policy import Policy
 
-REPO = "tester/lawm-custom-made-policy"
+REPO = "tester/policy"
 OBSERVATIONS = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)  # [T, B, O]
 ACT = """
 import sys
@@ -67,15 +69,50 @@ def test_pushed_policy_acts_elsewhere_bit_for_bit(run: Run, hub: LoopbackHub, tm
     np.save(tmp_path / "observations.npy", OBSERVATIONS)
     said = python(hub, "-m", "lawm_train.cli", "push", run.path, "--private", "--tag", "v1")
     assert said.returncode == 0, said.stderr
-    repository = hub.repositories["models", REPO]
+    repo = f"tester/lawm-{run.name}"
+    repository = hub.repositories["models", repo]
     assert repository.private and repository.tags == {"v1": repository.branches["main"]}
-    found = python(hub, "-c", ACT, f"{REPO}@v1", tmp_path / "observations.npy", HF_HOME=str(tmp_path / "home"))
+    found = python(hub, "-c", ACT, f"{repo}@v1", tmp_path / "observations.npy", HF_HOME=str(tmp_path / "home"))
     assert found.stdout.strip() == actions(Policy.from_pretrained(run.path)).tobytes().hex(), found.stderr
 
     again = python(hub, "-m", "lawm_train.cli", "push", run.path)
     assert "no commit made" in again.stdout and len(repository.commits) == 2
     absent = python(hub, "-c", ACT, "tester/absent", tmp_path / "observations.npy")
     assert absent.stderr.splitlines()[-1].startswith("error: tester/absent: no such model")
+
+
+def test_a_policy_takes_the_place_of_its_own_earlier_state_alone(run: Run, hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.repositories.clear()
+    other = Run(shutil.copytree(run.path, tmp_path / "other"))
+    files.write_json(other.path / "config.json", run.config | {"seed": 1})
+    push = ("-m", "lawm_train.cli", "push", "--repo", REPO)
+    assert python(hub, *push, run.path).returncode == 0
+    refused = python(hub, *push, other.path)
+    assert refused.stderr.strip() == f"error: {REPO}: holds a model of seed 0, not 1; name another with --repo"
+    assert len(hub.repositories["models", REPO].commits) == 2
+    files.write_json(other.path / "config.json", run.config | {"code": "c" * 40})
+    assert "commit" in python(hub, *push, other.path).stdout and len(hub.repositories["models", REPO].commits) == 3
+
+
+def test_the_card_gives_a_score_of_the_very_checkpoint_or_none(run: Run, tmp_path: Path) -> None:
+    """An interrupted training was evaluated before its last checkpoint."""
+    cut = Run(shutil.copytree(run.path, tmp_path / "run"))
+    rows = [row for row in run.metrics() if row["kind"] not in ("evaluate", "finished")]
+    rows.append({"kind": "evaluate", "phase": rows[-1]["phase"], "update": run.newest.update - 1, "returns": [7.0]})
+    (cut.path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def card() -> ModelCard:
+        share.write(cut, tmp_path / "out", REPO)
+        return ModelCard.load(tmp_path / "out" / "README.md")
+
+    assert not card().data.eval_results and "7.0 | 1 |" in card().text
+    assert f"after {run.newest.update} updates; its training has not ended" in card().text
+    score = Score(**run.newest._asdict(), mean=9.0, std=0.0, returns=[9.0, 9.0])
+    files.write_json(Score.file(cut.path, "agent"), asdict(score))
+    (result,) = card().data.eval_results
+    assert result.metric_value == 9.0 and "9.0 | 2 |" in card().text
+    (record,) = [one for one in evidence.of_run(cut.path) if not evidence.is_prior(one.method)]
+    assert [evaluation.mean for evaluation in record.evaluations] == [7.0, 9.0], "reports have it too"
 
 
 def test_policy_carries_its_state_until_reset(run: Run) -> None:
@@ -106,7 +143,7 @@ def test_card_is_what_the_hub_expects(run: Run, tmp_path: Path) -> None:
         **policy.export(run, tmp_path).description,
         "about": {"dataset": "org/data", "layout": [["state", 5]]},
     }
-    points = [Evaluation("agent", update, (100.0, 300.0)) for update in (10, 20)]
+    points = [Evaluation("agent", update, (100.0, 300.0)) for update in (3, description["update"])]
     card = ModelCard(share.render(description, points, "org/policy"))
     data = card.data.to_dict()
     assert data["datasets"] == ["org/data"] and data["pipeline_tag"] == "reinforcement-learning"
@@ -116,6 +153,7 @@ def test_card_is_what_the_hub_expects(run: Run, tmp_path: Path) -> None:
     assert "3 trajectories\nhave actions (20% of all, label seed 0)" in card.text
     oracle = share.render({**description, "oracle": True, "label_frac": None}, points, "org/policy")
     assert "have actions (an oracle: the withheld ones were given back)" in oracle
+    assert "from trajectories with few action labels" in card.text and "few action labels" not in oracle
     assert "`state` 5" in card.text and description["dataset"]["digest"] in card.text
 
 

@@ -118,6 +118,17 @@ def test_true_actions_stay_where_they_are_known_and_the_idm_fills_in_the_others(
     assert not np.array_equal(everything.labeled[0][6].action, everything.labeled[1][6].action)
 
 
+def test_where_every_action_is_kept_there_is_nothing_to_infer_or_to_draw(folder, tmp_path):
+    dataset = folder("all")
+    with pytest.raises(UserError, match="keeps every action .* so --label-seed draws nothing; name --label-frac"):
+        trained(dataset, tmp_path, "bc", Labels(seed=3))
+    with pytest.raises(UserError, match="so idm-td3bc has none to infer; take --method td3bc"):
+        trained(dataset, tmp_path, "idm-td3bc", Labels(seed="own"))
+    assert not list(tmp_path.iterdir())
+    (run,) = trained(dataset, tmp_path, "idm-td3bc", Labels(fraction=0.3))
+    assert run.config["labeled"] == 8 and run.path.name == "custom-made-medium-replay-idm-td3bc-frac0.3-s0"
+
+
 def test_an_oracle_has_nothing_to_infer_or_to_draw():
     with pytest.raises(UserError, match="take --method td3bc"):
         methods.check("idm-td3bc", Labels(oracle=True))

@@ -141,15 +141,20 @@ def test_observations_are_normalised_unless_they_are_to_stay_raw(dataset, tmp_pa
         assert torch.equal(normalizer(far)[0], far) == (setting == "false")
 
 
-def test_phases_of_unequal_length_are_evaluated_as_often(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("every", "updates", "after"), [(5, 40, [20, 40]), (3, 40, [12, 24, 36, 40]), (4, 7, [3, 6, 7])]
+)
+def test_phases_of_unequal_length_are_evaluated_as_often(dataset, tmp_path, monkeypatch, every, updates, after):
+    """At the same shares of it as the 10 updates of a world model, rounded up, and at its end."""
+
     class Simulator:
         def returns(self, policy):
             return [[1.0]]
 
     monkeypatch.setattr(train, "_evaluator", lambda job: Simulator())
-    settings = ["evaluate.every=5", "agent.td3bc.updates=40"]  # of 10 updates of a world model
+    settings = [f"evaluate.every={every}", f"agent.td3bc.updates={updates}"]
     run = train.train(job(dataset, "td3bc", settings=settings), tmp_path)[0]
-    assert [row["update"] for row in run.metrics() if row["kind"] == "evaluate"] == [20, 40]
+    assert [row["update"] for row in run.metrics() if row["kind"] == "evaluate"] == after
 
 
 def test_a_policy_refuses_observations_of_another_size(dataset, tmp_path):
