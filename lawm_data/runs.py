@@ -134,6 +134,8 @@ class Run:
         difference = _difference({**before, **NOT_COMPARED}, {**now, **NOT_COMPARED})
         if difference:
             cure = "use another --root, or --name where there is one"
+            if not self.positions():
+                cure += ", or remove this folder, of which no checkpoint was saved"
             raise UserError(f"{self.path}: was begun with other settings ({difference}); {cure}")
         return extended
 
@@ -158,7 +160,7 @@ class Run:
             return
         rows: dict[tuple[str, str, int], dict[str, Any]] = {}
         ended: tuple[str, str, int] | None = None
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             row = _row_of(line)
             if row is None:
                 continue
@@ -250,7 +252,9 @@ def _row_of(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and row.keys() >= {"kind", "phase", "update"} else None
+    if not isinstance(row, dict) or not row.keys() >= {"kind", "phase", "update"}:
+        return None
+    return row if row["kind"] != "evaluate" or row.get("returns") else None
 
 
 def trained(path: Path) -> Run:

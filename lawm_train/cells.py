@@ -12,7 +12,7 @@ from lawm_data.errors import UserError
 from lawm_train import paper
 from lawm_train.evidence import ORACLE, STOPPED, Record
 
-SHORT = 6  # digits of a digest of settings that tell them apart in a table
+SHORT = 6  # digits of a digest that tell settings, or datasets, apart in a table
 NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}
 
 
@@ -193,6 +193,12 @@ def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:
         for b in theirs
         if a.seed == b.seed and (a.label_seed == b.label_seed or None in (a.label_seed, b.label_seed))
     ]
+
+
+def told_apart(place: Place, places: Iterable[Place]) -> str:
+    """The digest of a place's dataset in brackets, where several datasets have its slice; else nothing."""
+    several = {other.dataset for other in places if other[:2] == place[:2]} - {place.dataset}
+    return f" ({place.dataset[:SHORT]})" if several and place.dataset else ""
 
 
 def distinct(counts: Iterable[int]) -> str:

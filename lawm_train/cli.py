@@ -219,20 +219,23 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
 
 @main.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="a folder [default: report]")
 @click.option("--evidence", type=click.Path(path_type=Path), help="a folder; each run leaves its evaluations there")
 @click.option("--tables", type=click.Path(path_type=Path), help="a Markdown file; make its tables anew")
-@click.option("--of", "ours", default="lawm", show_default=True, help="whose paired differences from the others")
-def report(runs: tuple[Path, ...], out: Path, evidence: Path | None, tables: Path | None, ours: str) -> None:
+@click.option("--of", "ours", metavar="METHOD", help="whose paired differences from the others [default: lawm]")
+def report(
+    runs: tuple[Path, ...], out: Path | None, evidence: Path | None, tables: Path | None, ours: str | None
+) -> None:
     """Table 1 of RUNS beside the paper's, cells, paired differences, ladder and curves; files in --out.
 
     RUNS are run folders, or the CSV files that --evidence left of them.
     """
     from lawm_train import report as reporting
 
-    if not runs and not tables:
-        raise click.UsageError("Missing argument 'RUNS...' (or --tables FILE)")
+    if not runs and (not tables or out or evidence or ours):
+        raise click.UsageError("Missing argument 'RUNS...', which all but --tables FILE needs")
     if runs:
+        out, ours = out or Path("report"), ours or "lawm"
         click.echo(reporting.write(list(runs), out, keep=evidence, ours=ours), nl=False)
     if tables:
         reporting.update(tables)

@@ -29,6 +29,8 @@ ORACLE = " oracle"  # in the name of a method with all actions; behind it ` <kin
 PRIOR = " prior-policy"
 DIGITS = 12  # of each digest and commit
 STOPPED = "stopped"  # the state of a seed that diverged
+STATES = (STOPPED, "finished", "unfinished")
+NO_SIMULATOR = "no simulator here made their data, so none has a score; act through lawm_train.policy in your own"
 
 
 def default_name(env: str, slice_name: str, method: str, oracle: bool, redrawn: float | None = None) -> str:
@@ -124,7 +126,12 @@ class Score:
         """That of a run folder, None where there is none. UserError when it is damaged."""
         path = cls.file(run, policy)
         cure = "remove it and evaluate the run again"
-        return parse(cls, files.read_json(path), str(path), cure) if path.is_file() else None
+        if not path.is_file():
+            return None
+        score = parse(cls, files.read_json(path), str(path), cure)
+        if not score.returns:
+            raise UserError(f"{path}: a score of no episode; {cure}")
+        return score
 
 
 CONSTANT = tuple(field.name for field in fields(Record) if field.name != "evaluations")
@@ -132,22 +139,25 @@ EVALUATED = ("phase", "update", "mean", "returns")  # empty where a seed was sto
 COLUMNS = (*CONSTANT, *EVALUATED)
 
 
-def gather(paths: Iterable[Path]) -> tuple[list[Record], list[Path]]:
-    """Records of run folders and evidence files in the order given, and the runs of collectors, which have none.
+def gather(paths: Iterable[Path]) -> tuple[list[Record], dict[str, list[Path]]]:
+    """Records of run folders and evidence files in the order given, and by reason the runs that have none.
 
     UserError when a run is given twice.
     """
     records: list[Record] = []
-    collectors = []
+    without: dict[str, list[Path]] = {}
     for path in paths:
         if path.suffix == ".csv":
             records += from_csv(path)
         elif not Run(path).trains:
-            collectors.append(path)
+            without.setdefault("collectors have no score", []).append(path)
+        elif own := of_run(path):
+            records += own
         else:
-            records += of_run(path)
-    _check_distinct(records)
-    return records, collectors
+            why = NO_SIMULATOR if Run(path).config["repeat"] is None else "nothing was evaluated yet"
+            without.setdefault(why, []).append(path)
+    _check_given_once(records)
+    return records, without
 
 
 def of_run(path: Path) -> list[Record]:
@@ -310,6 +320,8 @@ def _is_before(one: Evaluation, others: Iterable[Evaluation], phases: list[str])
 
 
 def _parsed(row: dict[str, str]) -> Record:
+    if not row["method"].strip() or row["state"] not in STATES:
+        raise ValueError(f"method {row['method']!r} in state {row['state']!r}")
     kinds = get_type_hints(Record)
     return Record(**{name: _value(row[name], kinds[name]) for name in CONSTANT})
 
@@ -324,7 +336,7 @@ def _rounded(returns: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(value, 1) for value in returns)
 
 
-def _check_distinct(records: Iterable[Record]) -> None:
+def _check_given_once(records: Iterable[Record]) -> None:
     seen = set()
     for record in records:
         key = (record.run, record.method, record.dataset, record.settings)

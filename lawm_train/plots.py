@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
-    """A PNG of the returns while training, a panel for each slice and fraction of labels, one curve a method.
+    """A PNG of the returns while training, a panel for each dataset, slice and fraction of labels.
 
-    A method has one color everywhere, its oracle a lighter one; its prior policy, and what has one evaluation only, is
-    dotted.
+    One curve a method, which has one color everywhere, its oracle a lighter one; its prior policy, and what has one
+    evaluation only, is dotted.
     """
     from matplotlib.figure import Figure
 
@@ -34,7 +34,8 @@ def curves(records: Sequence[Record], reference: float | None = None) -> bytes:
             _curve(axes, cell, colors[column])
         if reference is not None:
             axes.axhline(reference, color="gray", linestyle="--", label="data mean")
-        axes.set_title(f"{place.env} {place.slice}, {cells.fraction(place)} labeled", fontsize=10)
+        dataset = f"{place.env} {place.slice}{cells.told_apart(place, panels)}"
+        axes.set_title(f"{dataset}, {cells.fraction(place)} labeled", fontsize=10)
         axes.set(xlabel="share of the training (%)", ylabel="return, mean and range over seeds")
         if axes.lines:
             axes.legend(fontsize=7)
@@ -107,7 +108,7 @@ def fractions(records: Sequence[Record]) -> bytes | None:
     """A PNG of the last returns by fraction of labels, one line a method of `by_fraction`; None where it has none."""
     from matplotlib.figure import Figure
 
-    lines = by_fraction(records)
+    lines, places = by_fraction(records), set(map(cells.place_of, records))
     if not lines:
         return None
     page = Figure(figsize=(7, 4.2), layout="constrained")
@@ -118,7 +119,8 @@ def fractions(records: Sequence[Record]) -> bytes | None:
         axes.fill_between(shares, list(map(min, returns)), list(map(max, returns)), color=f"C{color}", alpha=0.2)
         several = sum(other._replace(settings=key.settings) == key for other in lines) > 1
         settings = f" [{key.settings[: cells.SHORT]}]" if several else ""
-        axes.lines[-1].set_label(f"{cells.title(key.method)}{settings} ({key.env} {key.slice})")
+        dataset = cells.told_apart(cells.Place(key.env, key.slice, None, key.dataset), places)
+        axes.lines[-1].set_label(f"{cells.title(key.method)}{settings} ({key.env} {key.slice}{dataset})")
     ticks = sorted({100 * share for line in lines.values() for share in line})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -32,24 +32,17 @@ def write(
     the data's mean; keep: the folder where each run leaves its evidence; ours: the method whose differences from the
     others are told. UserError when no run was evaluated yet, or none is of `ours` where it was named.
     """
-    records, collectors = evidence.gather(paths)
-    if collectors:
-        names = ", ".join(path.name for path in collectors)
-        click.echo(f"left out, collectors have no score: {names}", err=True)
+    records, without = evidence.gather(paths)
     if not records:
-        raise UserError(f"{', '.join(map(str, paths))}: {_why_nothing(paths)}")
+        raise UserError("; ".join(f"{', '.join(map(str, runs))}: {why}" for why, runs in without.items()))
+    for why, runs in without.items():
+        click.echo(f"left out, {why}: {', '.join(run.name for run in runs)}", err=True)
     walked = _ladders(paths)
     text = as_markdown(records, walked, ours)
     if differing := _settings(paths, records):
         text += f"\n## Settings\n\n{differing}\n"
     if keep:
-        evidence.write(records, keep)
-        for run in {record.run for record in records}:
-            kept = keep / f"{run}-ladder.json"
-            if run in walked:
-                files.write_json(kept, [rung._asdict() for rung in walked[run]])
-            else:
-                kept.unlink(missing_ok=True)  # of an earlier checkpoint
+        _keep(records, walked, keep)
     files.write_text(out / "report.md", text)
     files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
@@ -61,6 +54,17 @@ def write(
         else:
             (out / name).unlink(missing_ok=True)  # of other runs
     return text
+
+
+def _keep(records: Sequence[Record], walked: Ladders, folder: Path) -> None:
+    """What each run leaves as evidence: its evaluations, and the ladder of its last checkpoint."""
+    evidence.write(records, folder)
+    for run in {record.run for record in records}:
+        kept = folder / f"{run}-ladder.json"
+        if run in walked:
+            files.write_json(kept, [rung._asdict() for rung in walked[run]])
+        else:
+            kept.unlink(missing_ok=True)  # of an earlier checkpoint
 
 
 def as_markdown(records: Sequence[Record], walked: Ladders, ours: str = tables.OURS) -> str:
@@ -82,6 +86,8 @@ def regenerated(text: str, folder: Path) -> str:
         begin, name, ours, places, end = block.groups()
         if name not in _TABLES:
             raise UserError(f"{begin.strip()}: unknown table '{name}'; there are {', '.join(_TABLES)}")
+        if ours and name != "paired":
+            raise UserError(f"{begin.strip()}: `paired` alone tells the differences of a method; write `{name} of`")
         paths = []
         for place in places.split():
             pattern = place if place.endswith(".csv") else f"{place}/*.csv"
@@ -193,14 +199,6 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{above}{key}.")
         else:
             yield above + key, value
-
-
-def _why_nothing(paths: Sequence[Path]) -> str:
-    """Why these paths gave no record, for the error message."""
-    runs = [Run(path) for path in paths if path.suffix != ".csv"]
-    if all(run.trains and run.config["repeat"] is None for run in runs) and runs:
-        return "no simulator here made their data, so none has a score; act through lawm_train.policy in your own"
-    return "nothing was evaluated yet; let the training finish"
 
 
 def _is_of_last(run: Run, ladder: dict[str, Any]) -> bool:

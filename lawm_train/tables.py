@@ -24,6 +24,7 @@ from lawm_train.cells import (
     place_of,
     rank,
     title,
+    told_apart,
 )
 from lawm_train.evidence import Record, is_prior
 from lawm_train.paired import interval
@@ -46,7 +47,7 @@ def table_1(found: Cells) -> str:
     for place in _places(found):
         own = found.get(place, {})
         row = [_score(own.get(column, Cell(place, column))) if _asked(own, column) else "" for column in columns]
-        rows.append([place.env, _dataset(place, found), _labeled(place, own), *row])
+        rows.append([place.env, place.slice + told_apart(place, found), _labeled(place, own), *row])
     rows.append(["average", "", "", *(_average(found, column) for column in columns)])
     return markdown(head, rows)
 
@@ -79,13 +80,14 @@ def cell_table(found: Cells) -> str:
     ]  # fmt: skip
     rows = []
     for cell in (cell for own in found.values() for cell in own.values()):
-        place = [cell.place.env, _dataset(cell.place, found), cell.column.title]
+        place = [cell.place.env, cell.place.slice + told_apart(cell.place, found), cell.column.title]
         rows.append([*place, *_detail(cell)])
     return markdown(head, rows)
 
 
 def run_table(records: Iterable[Record]) -> str:
     """One line a run, finished or not; those that end below KEPT of their best evaluation are marked."""
+    records = list(records)
     head = [
         "run", "method", "label seed", "seed", "labeled", "state", "last", "episodes", "best-of (update)",
         "last / best", "settings", "code",
@@ -93,7 +95,8 @@ def run_table(records: Iterable[Record]) -> str:
     rows = []
     for run in sorted(records, key=lambda run: (place_of(run)[:2], rank(run.method), run.seed)):
         drawn = "-" if run.label_seed is None else run.label_seed
-        place = [run.run, title(run.method), drawn, run.seed, run.labeled, run.state]
+        name = run.run + told_apart(place_of(run), map(place_of, records))
+        place = [name, title(run.method), drawn, run.seed, run.labeled, run.state]
         scores = ["-"] * 4
         if run.evaluations:
             kept = f"{run.kept:.2f}" + (f" **below {KEPT}**" if run.kept < KEPT else "")
@@ -115,6 +118,7 @@ def evaluation_table(records: Iterable[Record]) -> str:
             by_update.setdefault(evaluation.update, []).append(evaluation.mean)
         full = {update: fmean(means) for update, means in sorted(by_update.items()) if len(means) == len(runs)}
         counts, means = (", ".join(f"{value:.0f}" for value in side) for side in (full, full.values()))
+        name += told_apart(place_of(runs[0]), map(place_of, scored))
         rows.append([name, title(runs[0].method), runs[0].settings[:SHORT], len(runs), counts, means])
     return markdown(["runs", "method", "settings", "count", "after updates", "mean return"], rows)
 
@@ -153,7 +157,7 @@ def paired_table(found: Cells, ours: str = OURS) -> str:
                 " - ".join(dict.fromkeys(pair))
                 for pair in ((one.updates, other.updates), (one.settings, other.settings))
             ]
-            place = [at.env, _dataset(at, found), fraction(at), _difference(one, other), *alike]
+            place = [at.env, at.slice + told_apart(at, found), fraction(at), _difference(one, other), *alike]
             count = f"{len(differences)}{one.stopped}{other.stopped}"
             rows.append([*place, count, each, f"{around.mean:.1f}", bounds, sure])
     return markdown(head, rows) if rows else ""
@@ -214,12 +218,6 @@ def _places(found: Cells) -> list[Place]:
     missing = [Place(*key, paper.LABEL_FRACTION, "") for key in paper.TABLE_1 if key not in there]
     order = {key: number for number, key in enumerate(paper.TABLE_1)}
     return sorted([*found, *missing], key=lambda place: (order.get(place[:2], len(order)), place[:2], str(place[2:])))
-
-
-def _dataset(place: Place, found: Cells) -> str:
-    """The slice, with the digest where several datasets have it."""
-    several = {other.dataset for other in found if other[:2] == place[:2]} - {place.dataset}
-    return place.slice + (f" ({place.dataset[:6]})" if several and place.dataset else "")
 
 
 def _labeled(place: Place, own: Mapping[Column, Cell]) -> str:

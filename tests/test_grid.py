@@ -212,6 +212,7 @@ def test_a_seed_that_was_stopped_under_other_settings_does_not_pass_for_done(sma
     assert states(small(section, options=bad)) == {"TD3+BC on data": "was done, 1 of 1 stopped"}
     other = small(section)
     assert other.exit_code == 1 and "begun with other settings (settings.agent.td3bc.lr was" in other.stderr
+    assert "or remove this folder, of which no checkpoint was saved" in other.stderr
 
 
 @pytest.mark.parametrize(

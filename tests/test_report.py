@@ -153,7 +153,12 @@ def test_damaged_evidence_is_one_line(tmp_path):
     whole = path.read_text()
     last_row = whole.rindex("\n", 0, -1) + 1
     cut_off = [whole[:end] for end in range(last_row + 1, len(whole) - 3)]  # before the decimal of the last number
-    for damaged in (*cut_off, whole.replace("update", "when")):
+    for damaged in (
+        *cut_off,
+        whole.replace("update", "when"),
+        whole.replace("lawm", ""),
+        whole.replace("finished", "done"),
+    ):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not readable as evidence of a run"):
             evidence.from_csv(path)
@@ -377,6 +382,49 @@ def test_a_cut_last_line_is_skipped(runs):
     assert len(records(runs[5:])) == 1
 
 
+def test_what_was_not_evaluated_yet_is_left_out_with_a_line(runs, tmp_path, capsys):
+    fresh = [make_run(tmp_path / name, "lawm", 5, [], finished=False) for name in ("g", "h")]
+    assert report.write([*runs, *fresh], tmp_path / "out") == report.write(runs, tmp_path / "out")
+    assert capsys.readouterr().err == "left out, nothing was evaluated yet: g, h\n"
+
+
+def test_options_of_a_report_without_runs_are_refused(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: runs of x -->\n<!-- end -->\n")
+    for option in (["--of", "clap"], ["--out", "x"], ["--evidence", "x"]):
+        answer = CliRunner().invoke(lawm_train.cli.main, ["report", "--tables", str(page), *option])
+        assert answer.exit_code == 2 and "Missing argument 'RUNS...'" in answer.output
+
+
+def test_two_datasets_of_one_slice_are_told_apart_in_every_table_and_picture(tmp_path, monkeypatch):
+    paths = []
+    for digest in "de":
+        shares = {0.05: "a", 0.2: "b"}
+        paths += [
+            make_run(
+                tmp_path / digest / name,
+                "lawm",
+                0,
+                [100, 200],
+                dataset={"digest": digest * 64, "revision": None},
+                label_frac=share,
+            )
+            for share, name in shares.items()
+        ]
+    pages = []
+    monkeypatch.setattr(plots, "png", lambda page: pages.append(page) or b"")
+    plots.curves(records(paths))
+    titles = [axes.get_title() for axes in pages[0].axes if axes.get_title()]
+    assert len(titles) == len({*titles}) == 4 and "walker-walk expert (dddddd), 5% labeled" in titles
+    plots.fractions(records(paths))
+    labels = [line.get_label() for line in pages[1].axes[0].lines]
+    assert labels == [f"LAWM (walker-walk expert ({digest * 6}))" for digest in "de"]
+    for table in (tables.run_table(records(paths)), tables.evaluation_table(records(paths))):
+        lines = table.splitlines()[2:]
+        assert len(lines) == len({*lines}) == 4 and "| a (dddddd) |" in table
+    assert "(dddddd)" not in tables.run_table(records(paths[:2])), "one dataset needs no name"
+
+
 def test_runs_of_collectors_are_left_out_with_one_line(runs, tmp_path, capsys):
     Run(tmp_path / "collect-walker-walk").begin({"env": "walker-walk", "seed": 0})
     report.write([tmp_path / "collect-walker-walk", *runs], tmp_path / "out")
@@ -428,7 +476,9 @@ def test_a_run_may_be_named_by_the_folder_that_one_is_in(runs, monkeypatch):
     assert [record.run for record in records([Path()])] == ["a", "a"]
 
 
-@pytest.mark.parametrize("line", ["5", "{}", '{"kind": "evaluate"}', "[1]"])
+@pytest.mark.parametrize(
+    "line", ["5", "{}", '{"kind": "evaluate"}', "[1]", '{"kind": "evaluate", "phase": "agent", "update": 3}']
+)
 def test_a_line_of_metrics_that_is_no_row_is_skipped(runs, line):
     before = records(runs[:1])
     files.append_line(runs[0] / "metrics.jsonl", line)
@@ -439,6 +489,13 @@ def test_a_damaged_score_is_one_line(runs):
     files.write_json(runs[0] / "evaluation-agent.json", {})
     with pytest.raises(UserError, match="evaluation-agent.json: missing key 'mean'; remove it"):
         records(runs[:1])
+    files.write_json(
+        runs[0] / "evaluation-agent.json", {"phase": 0, "update": 3, "mean": 1.0, "std": 0.0, "returns": []}
+    )
+    with pytest.raises(UserError, match="evaluation-agent.json: a score of no episode; remove it"):
+        records(runs[:1])
+    (runs[1] / "metrics.jsonl").write_bytes(b"\xff" + (runs[1] / "metrics.jsonl").read_bytes())
+    assert records(runs[1:2]), "a byte that is no text costs its line alone"
 
 
 def test_without_a_simulator_the_report_says_so(tmp_path):

@@ -48,6 +48,8 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
     assert answer.exit_code == 0 and "old" not in text and text.startswith("before\n<!-- table: paired")
     assert "kept paired" in text and "LAWM - C-LAP" in text and "| a | labeled path | **failed** |" in text
     assert report.regenerated(text, tmp_path) == text
+    with pytest.raises(UserError, match="`paired` alone tells the differences of a method; write `cells of`"):
+        report.regenerated("<!-- table: cells:clap of results/own -->\n<!-- end -->", tmp_path)
     other = report.regenerated("<!-- table: paired:td3bc oracle of results/own -->\n<!-- end -->", tmp_path)
     assert "| TD3+BC oracle - C-LAP |" in other and "| LAWM - " not in other
     with pytest.raises(UserError, match="no run of 'sac' to set against the others"):
