@@ -36,7 +36,7 @@ root_option = click.option(
     "--root",
     type=click.Path(path_type=Path),
     envvar="LAWM_ROOT",
-    default="lawm",
+    default=files.WORKSPACE,
     show_default=True,
     help="workspace folder: raw/ dataset/ runs/ [env LAWM_ROOT]",
 )

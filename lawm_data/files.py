@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 from lawm_data.errors import UserError
 
+WORKSPACE = "lawm"  # where --root names no other
 PARTIAL = ".partial-"  # prefix of what is still being written
 REPLACED = ".replaced-"  # of what makes room for it
 _LEFTOVER = re.compile(rf"({re.escape(PARTIAL)}|{re.escape(REPLACED)})[0-9a-f]{{32}}-(.+)")
@@ -152,6 +154,12 @@ def lock(workspace: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def split_command(workspace: Path, env: str) -> str:
+    """The command that makes the dataset of `env`, as the user is to type it."""
+    root = "" if Path(workspace) == Path(WORKSPACE) else f" --root {shlex.quote(str(workspace))}"
+    return f"lawm-data split --env {env}{root}"
 
 
 def _take(descriptor: int, workspace: Path) -> None:

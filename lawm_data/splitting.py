@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
@@ -49,8 +50,8 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
         _write_card(folder, manifest, slices, labeled)
         shards.verify(folder)
     _report(manifest, slices)
-    push = f"lawm-data push {out}" if out else "lawm-data push"
-    click.echo(f"{place}: verified; next: {push}, or lawm-train --hub-dataset {place}")
+    typed = shlex.quote(str(place))
+    click.echo(f"{place}: verified; next: lawm-data push {typed}, or lawm-train --hub-dataset {typed}")
 
 
 def _check_target(target: Path, env: str) -> None:

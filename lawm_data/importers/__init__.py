@@ -70,7 +70,7 @@ def run(
     count = store.create(env, source, meta, _episodes(recording, env, source, spec, chosen))
     for note in recording.notes:
         click.echo(note, err=True)
-    click.echo(f"{folder}: {count} episodes imported; next: lawm-data split")
+    click.echo(f"{folder}: {count} episodes imported; next: {files.split_command(raw_root.parent, env)}")
     if paper := table4.paper(env, slice_name):
         click.echo(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
 
