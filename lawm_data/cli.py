@@ -186,7 +186,8 @@ def push(
     from lawm_data import manifest, publish
 
     folder = dataset or manifest.find(root / "dataset", env)
-    with files.lock(root) if root.exists() else nullcontext():
+    workspace = root if dataset is None else files.workspace_of(dataset)
+    with files.lock(workspace) if workspace else nullcontext():
         publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 
 

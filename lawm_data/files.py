@@ -156,6 +156,12 @@ def lock(workspace: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def workspace_of(folder: Path) -> Path | None:
+    """The workspace that `folder` lies in, which has recordings and was locked before; None for one that lies apart."""
+    parents = Path(os.path.abspath(folder)).parents
+    return next((one for one in parents if (one / "raw").is_dir() and (one / ".lock").is_file()), None)
+
+
 def split_command(workspace: Path, env: str) -> str:
     """The command that makes the dataset of `env`, as the user is to type it."""
     root = "" if Path(workspace) == Path(WORKSPACE) else f" --root {shlex.quote(str(workspace))}"
