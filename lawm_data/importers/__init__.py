@@ -37,18 +37,20 @@ def run(
     raw_root: Path,
     slice_name: str | None = None,
     *,
-    repeat: int = 2,
+    repeat: int | None = None,
     only: str = ":",
     credit: str | None = None,
 ) -> None:
     """Import `paths` as one source named by format and content; the same content again adds nothing.
 
-    repeat: control steps to a recorded step, for an env that has a simulator; only: FIRST:STOP, which of the
-    recording's episodes, counted from 0; credit: whom the dataset card is to name, beside what the format knows.
+    repeat: control steps to a recorded step, for an env that has a simulator (None: 2); only: FIRST:STOP, which of
+    the recording's episodes, counted from 0; credit: whom the dataset card is to name, beside what the format knows.
     """
     _check_names(format_name, env, slice_name)
     chosen = _range(only)
-    spec = None if env.startswith("custom:") else envs.spec(env, repeat)
+    if repeat is not None and env.startswith("custom:"):
+        raise UserError(f"--repeat {repeat}: counts the steps of a simulator, and {env} has none; leave it out")
+    spec = None if env.startswith("custom:") else envs.spec(env, 2 if repeat is None else repeat)
     recording = FORMATS[format_name](paths)
     if spec and recording.env not in (None, env):
         raise UserError(f"{paths[0]}: recorded in {recording.env}, not in {env}; check --env")
