@@ -189,6 +189,26 @@ def test_the_next_step_runs_as_printed(root: str | None) -> None:
     assert answer.exit_code == 0 and f"{root or 'lawm'}/dataset/custom-count: verified" in answer.output
 
 
+@pytest.mark.parametrize(("name", "said"), [("plan2explor", True), ("plan2explore", False), ("medium-replay", False)])
+def test_a_slice_that_is_none_of_the_paper_s_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: bool
+) -> None:
+    imported(tmp_path / "raw", "d4rl", write(tmp_path / "a.hdf5", d4rl_arrays(EPISODES)), slice_name=name)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "a slice of its own" in line]
+    assert len(lines) == said
+    assert all(f"{name}: " in line and "expert, medium, medium-replay, plan2explore;" in line for line in lines)
+
+
+def test_a_slice_s_name_leaves_room_for_what_is_joined_to_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "buffer.hdf5", d4rl_arrays(EPISODES))
+    with pytest.raises(UserError, match=f"--slice {80 * 'a'}: .*up to 64 characters"):
+        imported(tmp_path / "raw", "d4rl", path, slice_name=300 * "a")
+    with pytest.raises(UserError, match="up to 64 characters"):
+        imported(tmp_path / "raw", "d4rl", path, slice_name=65 * "a")
+    imported(tmp_path / "raw", "d4rl", path, slice_name=64 * "a")
+    assert {row.slice_name for row in Store(tmp_path / "raw").rows(CUSTOM)} == {64 * "a"}
+
+
 def test_a_huge_zip_member_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_zip(tmp_path / "0.zip", [write(tmp_path / "0.hdf5", aime_arrays(EPISODES[0]))])
     monkeypatch.setattr(aime, "MEMBER_BYTES", 1000)

@@ -253,6 +253,15 @@ def test_a_named_import_without_actions_stays_unlabeled(tmp_path: Path) -> None:
     assert Manifest.load(folder).slices["plan2explore"].splits.keys() == {"unlabeled"}
 
 
+def test_history_that_an_import_displaces_is_said(tmp_path: Path) -> None:
+    store(tmp_path, made(30, source="foreign"), "medium-replay")
+    assert "imported whole, so" not in split(tmp_path)
+    store(tmp_path, made(25))
+    said = split(tmp_path)
+    assert "medium-replay: imported whole, so 25 episodes of the history that would fit are not in it" in said
+    assert "medium-replay: 30 of 30 episodes" in said
+
+
 def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:
     store(tmp_path, made(30))
     output = split(tmp_path, "--set", "split.rules.expert.min_return=1e9")

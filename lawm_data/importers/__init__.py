@@ -27,7 +27,7 @@ FORMATS: dict[str, Callable[[list[Path]], Recording]] = {
     "laom": Laom,
     "minari": Minari,
 }
-SLICE_NAME = re.compile(r"(?!.*-(validation|actions)$)[a-z0-9]+(-[a-z0-9]+)*")
+SLICE_NAME = re.compile(r"(?!.{65})(?!.*-(validation|actions)$)[a-z0-9]+(-[a-z0-9]+)*")  # it names folders
 
 
 def run(
@@ -72,6 +72,11 @@ def run(
     count = store.create(env, source, meta, _episodes(recording, env, source, spec, chosen))
     for note in recording.notes:
         click.echo(note, err=True)
+    if slice_name not in (None, *table4.SLICES):
+        click.echo(
+            f"{slice_name}: a slice of its own, as none of the paper's, {', '.join(table4.SLICES)}; to rename it, "
+            f"delete {folder} and import again"
+        )
     click.echo(f"{folder}: {count} episodes imported; next: {files.split_command(raw_root.parent, env)}")
     if paper := table4.paper(env, slice_name):
         click.echo(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
@@ -111,7 +116,8 @@ def _check_names(format_name: str, env: str, slice_name: str | None) -> None:
         raise UserError(f"--env {env}: after custom: expected a name of a-z, 0-9, '_', and within it '.' and '-'")
     if slice_name is not None and not SLICE_NAME.fullmatch(slice_name):
         raise UserError(
-            f"--slice {slice_name}: expected words of a-z and 0-9 joined by '-', not ending in -validation or -actions"
+            f"--slice {slice_name:.80}: expected words of a-z and 0-9 joined by '-', up to 64 characters in all, not "
+            "ending in -validation or -actions"
         )
 
 
