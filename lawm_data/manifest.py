@@ -193,6 +193,9 @@ def _check(manifest: Manifest, where: str) -> None:
             f"{where}: observation_size {manifest.observation_size}, action_size {manifest.action_size}, layout of "
             f"{total}: these do not fit together; run split again"
         )
+    repeat, fraction = manifest.repeat, manifest.label_fraction
+    if (repeat is not None and repeat < 1) or (fraction is not None and not 0 < fraction < 1):
+        raise UserError(f"{where}: repeat {repeat} or label_fraction {fraction} cannot be right; run split again")
     for path, entry in manifest.files.items():
         if not _PATH.fullmatch(path) or path == NAME:
             raise UserError(f"{where}: files: '{path:.60}' is not a plain path inside the dataset; run split again")
