@@ -295,6 +295,7 @@ DATA: list[Row] = [
         "lawm-data collect --env walker-walk --set collect.device=meta",
         ["device is meta", "cpu"],
     ),
+    ("bench-no-manifest", Path("data").mkdir, "lawm-data bench data", [f"data: a path without {NAME}"]),
     ("bench-no-dataset", nothing, "lawm-data bench no/such/folder", ["no/such/folder", "lawm-data split"]),
 ]
 
