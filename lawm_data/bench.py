@@ -23,8 +23,7 @@ import pyarrow as pa
 
 from lawm_data import files, hub, shards
 from lawm_data.episode import Episode
-from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, Manifest
+from lawm_data.manifest import Manifest
 
 PACKAGES = ("torch", "numpy", "pyarrow", "h5py", "mujoco", "datasets", "huggingface_hub")
 PLAIN_ROWS = 200  # trajectories that the slower ways read each time
@@ -107,10 +106,11 @@ class Reading:
     @classmethod
     def of(cls, where: str, slice_: str | None, scratch: Path, repeats: int) -> Reading:
         """UserError when there is no such dataset or slice."""
-        manifest, pull = _opened(where, scratch / "first")
+        source = hub.open_source(where, scratch / "first")
+        manifest = source.manifest
         splits = manifest.slices[manifest.choose(slice_, where)].splits
         paths = [path for split in ("labeled", "unlabeled") for path in splits.get(split, [])]
-        return cls(where, manifest, paths, [pull(path) for path in paths], scratch, repeats)
+        return cls(where, manifest, paths, [source.pull(path) for path in paths], scratch, repeats)
 
     @property
     def megabytes(self) -> float:
@@ -133,9 +133,9 @@ class Reading:
         """From a folder: every byte read and hashed."""
 
         def pull_all() -> None:
-            with self._opened_anew() as (_, pull):
+            with self._opened_anew() as source:
                 for path in self.paths:
-                    pull(path)
+                    source.pull(path)
 
         seconds = median_seconds(pull_all, self.repeats)
         how = f"{len(self.paths)} shards, {self.megabytes:,.1f} MB, each digest compared"
@@ -184,9 +184,9 @@ class Reading:
             return Windows([[pool]], [0], length, [batch])
 
         def first_batch() -> None:
-            with self._opened_anew() as (manifest, pull):
-                read = (episode for path in self.paths for episode in shards.read(pull(path), path, manifest))
-                windows(read, 16).batch(0)
+            with self._opened_anew() as source:
+                read = (shards.read(source.pull(path), path, source.manifest) for path in self.paths)
+                windows(itertools.chain.from_iterable(read), 16).batch(0)
 
         seconds = median_seconds(first_batch, self.repeats)
         how = "from opening the dataset, nothing downloaded yet, all of the slice in memory"
@@ -198,10 +198,11 @@ class Reading:
             yield self._row(f"windows, batch {batch}", f"{BATCHES * batch / seconds:,.0f} windows/s", how)
 
     @contextmanager
-    def _opened_anew(self) -> Iterator[tuple[Manifest, Callable[[str], Path]]]:
-        """As if nothing had been downloaded; what is, goes at the end."""
+    def _opened_anew(self) -> Iterator[hub.Source]:
+        """As if nothing had been downloaded or hashed; what is, goes at the end."""
+        hub.forget()
         with tempfile.TemporaryDirectory(dir=self.scratch) as cache:
-            yield _opened(self.where, Path(cache))
+            yield hub.open_source(self.where, Path(cache))
 
     def _row(self, what: str, figure: str, how: str) -> Row:
         return Row(what, figure, "", f"{how}; median of {self.repeats}")
@@ -220,24 +221,6 @@ def write_steps(path: Path, episodes: Iterable[Episode]) -> None:
             ]
             arrays = [pa.array(column, field.type) for column, field in zip(columns, _STEP_SCHEMA, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_STEP_SCHEMA))
-
-
-def _opened(where: str, cache: Path) -> tuple[Manifest, Callable[[str], Path]]:
-    """The manifest, and what fetches and checks a file; a folder that holds lawm.json wins."""
-    folder = Path(where)
-    if (folder / NAME).is_file():
-        manifest = Manifest.load(folder)
-
-        def pull(path: str) -> Path:
-            shards.check_file(folder / path, manifest.files[path])
-            return folder / path
-
-        return manifest, pull
-    hub_id = hub.parse_id(where)
-    if folder.exists() or hub_id is None:
-        raise UserError(f"{where}: no dataset; name a folder that `lawm-data split` wrote, or org/name on the Hub")
-    remote = hub.pin(*hub_id, cache)
-    return remote.manifest, remote.pull
 
 
 def _drain(rows: Iterator[object], count: int) -> None:

@@ -66,11 +66,12 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
     episodes = sum(int(entry.statistics["episodes"]) for entry in manifest.slices.values())
     sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     configs = _configs(manifest)
+    simulator = [] if manifest.env.startswith("custom:") else ["dm_control"]
     return {
         "license": "other",  # imported episodes keep their authors' terms, which no file of theirs states
         "pretty_name": f"LAWM {manifest.env}",
         "task_categories": ["reinforcement-learning"],
-        "tags": ["offline-rl", "world-model", "latent-actions", "dm_control", folder_name(manifest.env)],
+        "tags": ["offline-rl", "world-model", "latent-actions", *simulator, folder_name(manifest.env)],
         "size_categories": [next((name for limit, name in sizes if episodes < limit), "n>1M")],
         "configs": configs,
         "dataset_info": [_information(manifest, config) for config in configs],
@@ -123,11 +124,12 @@ def _ordered(manifest: Manifest) -> list[str]:
 
 
 def _introduction(manifest: Manifest) -> str:
+    few = manifest.label_fraction is not None and manifest.label_fraction < 0.5
     lines = [
-        f"# {manifest.env}: trajectories with few action labels",
+        f"# {manifest.env}: {'trajectories with few action labels' if few else 'recorded trajectories'}",
         "",
-        f"Recorded trajectories of `{manifest.env}` for learning a latent-action world model: "
-        "most come without their actions.",
+        f"Recorded trajectories of `{manifest.env}` for learning a latent-action world model"
+        f"{': most come without their actions' if few else ''}.",
         "",
     ]
     if manifest.label_fraction is None:
@@ -139,8 +141,9 @@ def _introduction(manifest: Manifest) -> str:
         counts = f"{entry.statistics['labeled']} of {entry.statistics['episodes']} trajectories labeled"
         state = "complete" if entry.complete else f"incomplete: {entry.found} of {entry.wanted} found"
         lines.append(f"- `{name}`: {counts}; {_rule(entry.rule)}; {state}")
-    lines += ["", "Slices overlap: what is hidden in one may be labeled in another, so train on one slice only.", ""]
-    return "\n".join(lines)
+    if manifest.label_fraction is not None and len(manifest.slices) > 1:
+        lines += ["", "Slices overlap: what is hidden in one may be labeled in another, so train on one slice only."]
+    return "\n".join([*lines, ""])
 
 
 def bounds(rule: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ root_option = click.option(
     "--root",
     type=click.Path(path_type=Path),
     envvar="LAWM_ROOT",
-    default="lawm",
+    default=files.WORKSPACE,
     show_default=True,
     help="workspace folder: raw/ dataset/ runs/ [env LAWM_ROOT]",
 )
@@ -90,7 +90,7 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--env", required=True, help="domain-task, or custom:NAME for data that no simulator here makes")
 @click.option("--slice", "slice_", help="make these episodes that slice, whole (e.g. plan2explore)")
-@click.option("--repeat", type=click.IntRange(1), default=2, show_default=True, help="control steps to a recorded step")
+@click.option("--repeat", type=click.IntRange(1), help="control steps to a recorded step, of a task [default: 2]")
 @click.option("--only", default=":", metavar="FIRST:STOP", help="which episodes, from 0 [default: all]")
 @click.option("--credit", help="whom the dataset card is to credit, and on what terms")
 @root_option
@@ -158,9 +158,9 @@ def show(episode_id: str | None, env: str | None, video: bool, out: Path | None,
 @root_option
 def verify(dataset: Path | None, env: str | None, root: Path) -> None:
     """Check a dataset folder: every digest, every row, nothing missing, nothing extra."""
-    from lawm_data import manifest, shards
+    from lawm_data import shards
 
-    folder = dataset or manifest.find(root / "dataset", env)
+    folder = Path(_place(dataset, env, root))
     checked = shards.verify(folder)
     click.echo(f"{folder}: verified, {checked}")
 
@@ -183,10 +183,11 @@ def push(
     root: Path,
 ) -> None:
     """Publish a dataset folder, by default that of the workspace, to the Hugging Face Hub in one commit."""
-    from lawm_data import manifest, publish
+    from lawm_data import publish
 
-    folder = dataset or manifest.find(root / "dataset", env)
-    with files.lock(root) if root.exists() else nullcontext():
+    folder = Path(_place(dataset, env, root))
+    workspace = root if dataset is None else files.workspace_of(dataset)
+    with files.lock(workspace) if workspace else nullcontext():
         publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 
 
@@ -199,9 +200,17 @@ def push(
 def bench(dataset: str | None, env: str | None, slice_: str | None, repeats: int, root: Path) -> None:
     """Measure how fast DATASET, a folder or org/name on the Hub, is fetched, read and cut into windows."""
     from lawm_data import bench as measuring
+
+    click.echo(measuring.bench(str(_place(dataset, env, root)), slice_, repeats))
+
+
+def _place(dataset: Path | str | None, env: str | None, root: Path) -> Path | str:
+    """`dataset`, or the workspace's of `env`; UserError where both are given."""
     from lawm_data import manifest
 
-    click.echo(measuring.bench(dataset or str(manifest.find(root / "dataset", env)), slice_, repeats))
+    if dataset is not None and env is not None:
+        raise UserError(f"{dataset} is one dataset, so --env {env} says nothing; leave one of them out")
+    return dataset or manifest.find(root / "dataset", env)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ def collect(root: Path, env: str, config: Config) -> None:
     picture = root / "figures" / f"collect-{env}-{source}.png"
     curves.write(store.rows(env, source), config.repeat, picture)
     new = sum(config.episodes - before[seed] for seed in left)
-    click.echo(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: lawm-data split")
+    step = files.split_command(root, env)
+    click.echo(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: {step}")
 
 
 def env_seed(seed: int, order: int) -> int:

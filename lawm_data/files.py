@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 from lawm_data.errors import UserError
 
+WORKSPACE = "lawm"  # where --root names no other
 PARTIAL = ".partial-"  # prefix of what is still being written
 REPLACED = ".replaced-"  # of what makes room for it
 _LEFTOVER = re.compile(rf"({re.escape(PARTIAL)}|{re.escape(REPLACED)})[0-9a-f]{{32}}-(.+)")
@@ -152,6 +154,18 @@ def lock(workspace: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def workspace_of(folder: Path) -> Path | None:
+    """The workspace that `folder` lies in, which has recordings and was locked before; None for one that lies apart."""
+    parents = Path(os.path.abspath(folder)).parents
+    return next((one for one in parents if (one / "raw").is_dir() and (one / ".lock").is_file()), None)
+
+
+def split_command(workspace: Path, env: str) -> str:
+    """The command that makes the dataset of `env`, as the user is to type it."""
+    root = "" if Path(workspace) == Path(WORKSPACE) else f" --root {shlex.quote(str(workspace))}"
+    return f"lawm-data split --env {env}{root}"
 
 
 def _take(descriptor: int, workspace: Path) -> None:

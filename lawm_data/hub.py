@@ -1,4 +1,4 @@
-"""Reading from the Hugging Face Hub: a repository at one commit, file by file, by digest; what it refuses, in one line.
+"""Reading from a folder or the Hugging Face Hub, file by file, by digest; what the Hub refuses, in one line.
 
 Withheld actions stay local unless they are asked for. The manifest is the same either way, so folder and repository
 share one digest: a repository without them is whole, and only who asks for a withheld file learns that it is absent.
@@ -37,6 +37,23 @@ AGAIN = "run the same command again, it continues where it was"
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _checked: set[tuple[str, str, tuple[int, int] | None]] = set()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A dataset folder, read in place; otherwise like `Remote`."""
+
+    path: Path
+    manifest: Manifest
+    repo: None = None
+    revision: None = None
+
+    def pull(self, path: str) -> Path:
+        """The file itself, its size and sha256 compared with the manifest; UserError where they differ."""
+        return checked(self.path / path, self.manifest.files[path])
+
+    def describe(self) -> str:
+        return f"dataset folder {self.path}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,25 @@ class Remote:
         if path in self.manifest.withheld:
             return f"{path} was not published; push --with-actions, or train from the dataset folder"
         return f"{path} is named in {NAME} but is not there; push the dataset again"
+
+
+Source = Folder | Remote
+"""Both have `repo` and `revision`, name on the Hub and commit, which are None for a folder."""
+
+
+def open_source(where: str, cache: Path | None = None) -> Source:
+    """A dataset folder, or `org/name[@revision]` on the Hub; a folder that holds lawm.json wins.
+
+    Only the manifest is read or fetched. `cache` is where Hub files go (default: huggingface_hub's cache).
+    """
+    folder = Path(where)
+    if (folder / NAME).is_file():
+        return Folder(folder, Manifest.load(folder))
+    hub_id = parse_id(where)
+    if folder.exists() or not hub_id:
+        state = f"a path without {NAME}" if folder.exists() else "no folder and no Hub id (org/name or org/name@v1)"
+        raise UserError(f"{where}: {state}, so no dataset; name a folder that `lawm-data split` wrote")
+    return pin(*hub_id, cache)
 
 
 def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Remote:
@@ -148,6 +184,11 @@ def checked(path: Path, entry: FileEntry) -> Path:
         shards.check_file(path, entry)
         _checked.add(known)
     return path
+
+
+def forget() -> None:
+    """Hash every file again, as a new process does."""
+    _checked.clear()
 
 
 @contextlib.contextmanager

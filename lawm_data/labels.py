@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from lawm_data.draw import rank, share
+from lawm_data.draw import labels_of, rank
 from lawm_data.errors import UserError
 from lawm_data.store import Row
 
@@ -32,7 +32,7 @@ def drawn(with_actions: Collection[str], count_all: int, fraction: float | None,
     if fraction is None:
         return set(with_actions)
     check_fraction(fraction)
-    count = max(1, min(share(fraction, count_all), count_all - 1))
+    count = labels_of(fraction, count_all)
     if count > len(with_actions):
         raise UserError(
             f"--label-frac {fraction}: {count} of {count_all} episodes should be labeled, but {len(with_actions)} have "

@@ -25,11 +25,11 @@ SCHEMA_VERSION = 1
 MAX_BYTES = 4_000_000  # of lawm.json, more than ten thousand files
 SPLITS = ("labeled", "unlabeled", "validation", "withheld")
 STATISTICS = (*table4.COLUMNS, "episodes", "labeled", "steps")  # of a slice
+LARGEST_SIZE = 1_000_000  # of an observation or action; keeps products of sizes within 64 bits
 _SLICE = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?")
 _ENV = re.compile(r"(custom:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")  # it names folders
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LARGEST_SIZE = 1_000_000  # of an observation or action; keeps products of sizes within 64 bits
 _ROW_BYTES = 16  # no row of a shard takes less
 
 
@@ -188,11 +188,14 @@ def _check(manifest: Manifest, where: str) -> None:
     if not _ENV.fullmatch(manifest.env):
         raise UserError(f"{where}: '{manifest.env:.60}' is no name of an env; run split again")
     sizes, total = (manifest.observation_size, manifest.action_size), sum(size for _, size in manifest.layout)
-    if not all(1 <= size <= _LARGEST_SIZE for size in sizes) or total != manifest.observation_size:
+    if not all(1 <= size <= LARGEST_SIZE for size in sizes) or total != manifest.observation_size:
         raise UserError(
             f"{where}: observation_size {manifest.observation_size}, action_size {manifest.action_size}, layout of "
             f"{total}: these do not fit together; run split again"
         )
+    repeat, fraction = manifest.repeat, manifest.label_fraction
+    if (repeat is not None and repeat < 1) or (fraction is not None and not 0 < fraction < 1):
+        raise UserError(f"{where}: repeat {repeat} or label_fraction {fraction} cannot be right; run split again")
     for path, entry in manifest.files.items():
         if not _PATH.fullmatch(path) or path == NAME:
             raise UserError(f"{where}: files: '{path:.60}' is not a plain path inside the dataset; run split again")

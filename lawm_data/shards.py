@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lawm_data import arrow, files
+from lawm_data import arrow, files, table4
+from lawm_data.draw import labels_of
 from lawm_data.episode import Episode
 from lawm_data.errors import Missing, UserError
 from lawm_data.manifest import NAME, FileEntry, Manifest
@@ -167,7 +168,7 @@ def verify(folder: Path) -> str:
     for name in manifest.slices:
         counts = _check_slice(folder, manifest, name, absent)
         labeled += counts["labeled"]
-        total += counts["labeled"] + counts["unlabeled"]
+        total += counts["episodes"]
     without = f" (without {len(absent)} of withheld actions)" if absent else ""
     return (
         f"{len(manifest.slices)} slices, {total} trajectories, {labeled} of them labeled, "
@@ -183,33 +184,42 @@ def check_extra(folder: Path, manifest: Manifest) -> None:
             raise UserError(f"{path}: not named in {NAME}, left over from another split or put there; delete it")
 
 
-def _check_slice(folder: Path, manifest: Manifest, name: str, absent: set[str]) -> Counter[str]:
-    """Check the rows of one slice; return the number of trajectories by split."""
-    entry = manifest.slices[name]
+def _check_slice(folder: Path, manifest: Manifest, name: str, absent: set[str]) -> dict[str, int]:
+    """Check the rows of one slice, and what the manifest says of them; return its counts of episodes and labels."""
+    entry, where = manifest.slices[name], f"{folder / NAME}: slice {name}"
     seen: set[str] = set()
-    counts: Counter[str] = Counter()
-    for split in ("labeled", "unlabeled", "validation"):
+    returns: dict[str, list[float]] = {"labeled": [], "unlabeled": [], "validation": []}
+    steps = Counter[str]()
+    for split, values in returns.items():
         for path in entry.splits.get(split, []):
-            for episode_id in _check_shard(folder, path, manifest, split, absent):
-                if episode_id in seen:
-                    raise UserError(f"{folder / path}: {episode_id} is in slice {name} twice; {_CURE}")
-                seen.add(episode_id)
-                counts[split] += 1
-    found = {"episodes": counts["labeled"] + counts["unlabeled"], "labeled": counts["labeled"]}
-    for key, count in found.items():
-        if entry.statistics.get(key) != count:
-            raise UserError(
-                f"{folder / NAME}: slice {name} has {count} {key} in its shards, but says {entry.statistics.get(key)}; "
-                f"{_CURE}"
-            )
+            for episode in _check_shard(folder, path, manifest, split, absent):
+                if episode.episode_id in seen:
+                    raise UserError(f"{folder / path}: {episode.episode_id} is in slice {name} twice; {_CURE}")
+                seen.add(episode.episode_id)
+                values.append(episode.episode_return)
+                steps[split] += episode.length
+    labeled, every = returns["labeled"], [*returns["labeled"], *returns["unlabeled"]]
+    counts = {"episodes": len(every), "labeled": len(labeled), "steps": steps["labeled"] + steps["unlabeled"]}
+    _check_told(entry.statistics, counts | table4.statistics(every), where)
+    _check_told(entry.labeled_statistics, table4.statistics(labeled), f"{where}, labeled")
+    fraction = manifest.label_fraction
+    if fraction is not None and len(labeled) != labels_of(fraction, len(every)):
+        raise UserError(f"{where}: {len(labeled)} of {len(every)} labeled, not label_fraction {fraction:g}; {_CURE}")
     for split, told in entry.summaries.items():
         if not told.matches(summary(folder, entry.splits[split], manifest)):
-            raise UserError(f"{folder / NAME}: slice {name}: the summary of {split} is not that of its shards; {_CURE}")
+            raise UserError(f"{where}: the summary of {split} is not that of its shards; {_CURE}")
     return counts
 
 
-def _check_shard(folder: Path, name: str, manifest: Manifest, split: str, absent: set[str]) -> Iterator[str]:
-    """Check every row of a shard, its withheld actions with it, and yield the episode ids."""
+def _check_told(told: Mapping[str, float], found: Mapping[str, float], where: str) -> None:
+    """Counts and statistics, which are rounded to four decimals, but for the rounding of another machine."""
+    for key in {**found, **told}:
+        if not math.isclose(told.get(key, math.nan), found.get(key, math.nan), rel_tol=1e-9, abs_tol=1e-3):
+            raise UserError(f"{where}: says {key:.60} {told.get(key)}, its shards make it {found.get(key)}; {_CURE}")
+
+
+def _check_shard(folder: Path, name: str, manifest: Manifest, split: str, absent: set[str]) -> Iterator[Episode]:
+    """Check every row of a shard, its withheld actions with it, and yield the episodes."""
     path = folder / name
     for batch in _batches(path, SCHEMA, manifest.files[name].rows):
         ids, labeled, returns = (_whole(batch, key, str(path)) for key in ("episode_id", "labeled", "episode_return"))
@@ -222,7 +232,7 @@ def _check_shard(folder: Path, name: str, manifest: Manifest, split: str, absent
                 raise UserError(f"{where}: labeled, its action and its split do not agree; {_CURE}")
             if not math.isclose(returns[k], episode.episode_return, rel_tol=1e-9, abs_tol=1e-9):
                 raise UserError(f"{where}: episode_return {returns[k]}, its rewards add up otherwise; {_CURE}")
-            yield ids[k]
+            yield episode
     partner = withheld_of(name)
     if split == "unlabeled" and partner in manifest.files and partner not in absent:
         for episode in read(path, name, manifest, folder / partner):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -81,7 +81,10 @@ class Config:
 
 @dataclass(frozen=True)
 class Slice:
-    """rows: the slice; validation_rows: beside it; wanted and found: the quota and what the rule gave under it."""
+    """rows: the slice; validation_rows: beside it; wanted and found: the quota and what the rule gave under it.
+
+    displaced: how many episodes of the history the rule admits, where an import takes their place.
+    """
 
     name: str
     rows: list[Row]
@@ -89,6 +92,7 @@ class Slice:
     wanted: int
     found: int
     rule: dict[str, Any]
+    displaced: int = 0
 
     @property
     def complete(self) -> bool:
@@ -145,13 +149,17 @@ def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
     """
     history = [row for row in rows if row.slice_name is None]
     imported = _grouped([row for row in rows if row.slice_name is not None], lambda row: row.slice_name)
-    slices = {}
+    slices = {
+        name: _slice(name, whole, [], len(whole), {"history": "imported whole"}, config)
+        for name, whole in imported.items()
+    }
     for name, rule in rules_of(env, config.rules).items():
-        if history and name not in imported:
-            taken, left = _share_out(admitted(history, name, rule), config.quota, config.slice_seed)
+        fit = admitted(history, name, rule)
+        if name in imported:
+            slices[name] = replace(slices[name], displaced=len(fit))
+        elif history:
+            taken, left = _share_out(fit, config.quota, config.slice_seed)
             slices[name] = _slice(name, taken, left, config.quota, rule.given, config)
-    for name, whole in imported.items():
-        slices[name] = _slice(name, whole, [], len(whole), {"history": "imported whole"}, config)
     return dict(sorted(slices.items()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
@@ -39,7 +40,14 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
         click.echo(
             f"{twice} of {len(everything)} episodes are recordings that are there under another name; each counts once"
         )
-    slices = _large_enough(slicing.cut(rows, env, config), config)
+    parts = slicing.cut(rows, env, config)
+    for part in parts.values():
+        if part.displaced:
+            click.echo(
+                f"{part.name}: imported whole, so {part.displaced} episodes of the history that would fit are not in "
+                "it; import without --slice to draw from both"
+            )
+    slices = _large_enough(parts, config)
     labeled = {name: labels.labeled(part.rows, config.label_frac, config.label_seed) for name, part in slices.items()}
     files.sweep(target.parent, target.name)  # no others: another workspace may be writing beside --out
     with files.new_folder(target) as folder:
@@ -49,8 +57,8 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
         _write_card(folder, manifest, slices, labeled)
         shards.verify(folder)
     _report(manifest, slices)
-    push = f"lawm-data push {out}" if out else "lawm-data push"
-    click.echo(f"{place}: verified; next: {push}, or lawm-train --hub-dataset {place}")
+    typed = shlex.quote(str(place))
+    click.echo(f"{place}: verified; next: lawm-data push {typed}, or lawm-train --hub-dataset {typed}")
 
 
 def _check_target(target: Path, env: str) -> None:

@@ -24,6 +24,7 @@ PAPER = {
     ("hopper-stand", "medium-replay"): (149.2, 202.9, 0.0, 0.0, 9.2, 297.6, 699.8),
     ("hopper-stand", "plan2explore"): (87.7, 51.4, 0.0, 54.6, 94.3, 124.2, 256.3),
 }
+SLICES = sorted({name for _, name in PAPER})
 
 
 def statistics(returns: Sequence[float]) -> dict[str, float]:

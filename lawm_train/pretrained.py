@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lawm_data import files, hub, shards
 from lawm_data.errors import UserError
-from lawm_data.manifest import FileEntry
+from lawm_data.manifest import LARGEST_SIZE, FileEntry
 from lawm_data.parsing import parse
 from lawm_data.runs import Position, Trained
 from lawm_train.data import Sizes
@@ -24,7 +24,6 @@ from lawm_train.data import Sizes
 NAME, TENSORS = "policy.json", "policy.safetensors"
 MAX_BYTES = 1_000_000  # of policy.json
 SCHEMA_VERSION = 1
-_LARGEST_SIZE = 1_000_000
 _CURE = "push the policy again"
 
 
@@ -101,7 +100,7 @@ def _description(path: Path, where: str) -> dict[str, Any]:
     parse(_File, value, place, _CURE)
     parse(FileEntry, value["tensors"], f"{place}: tensors", _CURE)
     parse(Sizes, value["sizes"], f"{place}: sizes", _CURE)
-    if not all(1 <= value["sizes"][key] <= _LARGEST_SIZE for key in ("observation", "action")):
+    if not all(1 <= value["sizes"][key] <= LARGEST_SIZE for key in ("observation", "action")):
         raise UserError(f"{place}: sizes of observation and action cannot be right; {_CURE}")
     return value
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import click
 import numpy as np
@@ -20,8 +20,8 @@ import numpy as np
 from lawm_data import shards
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.hub import Remote, checked, parse_id, pin
-from lawm_data.manifest import NAME, Manifest
+from lawm_data.hub import Remote, Source, open_source
+from lawm_data.manifest import Manifest
 
 SPLITS = ("labeled", "unlabeled", "validation")
 _Item = TypeVar("_Item")
@@ -29,54 +29,8 @@ _Fetched = TypeVar("_Fetched")
 
 
 def open_dataset(where: str, cache: Path | None = None) -> Dataset:
-    """Open a dataset folder, or `org/name[@revision]` on the Hub; a folder that holds lawm.json wins.
-
-    Only the manifest is read or fetched. `cache` is where Hub files go (default: huggingface_hub's cache).
-    """
-    folder = Path(where)
-    if (folder / NAME).is_file():
-        return Dataset(Folder(folder, Manifest.load(folder)))
-    hub_id = parse_id(where)
-    if folder.exists() or not hub_id:
-        state = f"a path without {NAME}" if folder.exists() else "no folder and no Hub id (org/name or org/name@v1)"
-        raise UserError(f"{where}: {state}, so no dataset; name a folder that `lawm-data split` wrote")
-    return Dataset(pin(*hub_id, cache))
-
-
-class Source(Protocol):
-    """Where files come from: a `Folder` or a `hub.Remote`."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-    @property
-    def repo(self) -> str | None:
-        """Its name on the Hub, None for a folder."""
-
-    @property
-    def revision(self) -> str | None:
-        """The commit's sha, None for a folder."""
-
-    def pull(self, path: str) -> Path:
-        """The local file, its digest compared with the manifest; UserError where it differs."""
-
-    def describe(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A dataset folder, read in place."""
-
-    path: Path
-    manifest: Manifest
-    repo: str | None = None
-    revision: str | None = None
-
-    def pull(self, path: str) -> Path:
-        return checked(self.path / path, self.manifest.files[path])
-
-    def describe(self) -> str:
-        return f"dataset folder {self.path}"
+    """See `hub.open_source`: only the manifest is read or fetched."""
+    return Dataset(open_source(where, cache))
 
 
 @dataclass(frozen=True)

@@ -65,16 +65,17 @@ def _manifest(
     assert action is not None
     own = episodes[:-4]
     counts = {"episodes": len(own), "labeled": labeled, "steps": sum(episode.length for episode in own)}
-    statistics = table4.statistics([episode.episode_return for episode in own]) | counts
+    returns = [episode.episode_return for episode in own]
+    statistics, of_labeled = table4.statistics(returns) | counts, table4.statistics(returns[:labeled])
     return Manifest(
         env=episodes[0].env,
         layout=[("state", observation_size)],
         observation_size=observation_size,
         action_size=action.shape[1],
         repeat=None,
-        label_fraction=0.2,
+        label_fraction=round(labeled / len(own), 3),
         label_seed=0,
-        slices={slice_: SliceEntry({}, True, 100, len(episodes), splits, statistics, {}, {})},
+        slices={slice_: SliceEntry({}, True, 100, len(episodes), splits, statistics, of_labeled, {})},
         collected=[],
         credits=[],
         files=entries,

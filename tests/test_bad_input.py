@@ -124,6 +124,7 @@ IMPORT: list[Row] = [
     ("custom-name", d4rl(), "lawm-data import d4rl bad.hdf5 --env custom:A/B", ["custom:A/B"]),
     ("custom-dash", d4rl(), "lawm-data import d4rl bad.hdf5 --env custom:-foo", ["custom:-foo", "a name of a-z"]),
     ("format", d4rl(), f"lawm-data import rlds bad.hdf5 {CUSTOM}", ["rlds", "aime or d4rl"]),
+    ("custom-repeat", d4rl(), f"{D4RL} --repeat 7", ["--repeat 7", "custom:count", "leave it out"]),
     ("slice-name", d4rl(), f"{D4RL} --slice my-actions", ["my-actions"]),
     ("full-disk-import", full(d4rl(), 4000), D4RL, ["000000.h5", "no space left"]),
 ]
@@ -190,7 +191,7 @@ SHOW: list[Row] = [
     ("stats-no-dataset", history(), "lawm-data stats --figure all.png", ["lawm/dataset", "lawm-data split"]),
 ]
 
-VERIFY = "lawm-data verify"
+VERIFY, FOLDER = "lawm-data verify", "lawm/dataset/custom-made"
 LABELED = "medium-replay/labeled-00000-of-00001.arrow"
 DATA: list[Row] = [
     ("collect-near-env", nothing, "lawm-data collect --env walker-wolk", ["walker-wolk", "walker-walk"]),
@@ -274,6 +275,10 @@ DATA: list[Row] = [
     ("push-digest", damaged_shard, "lawm-data push", [LABELED, "sha256 differs"]),
     ("push-stale", stale_shard, "lawm-data push", ["labeled-00007-of-00008.arrow", "delete it"]),
     ("push-other-folder", occupied, "lawm-data push occupied", ["occupied", NAME]),
+    *(
+        (f"{command}-folder-env", dataset, f"lawm-data {command} {FOLDER} --env walker-walk", [FOLDER, "walker-walk"])
+        for command in ("verify", "push", "bench")
+    ),
     ("push-nothing", nothing, "lawm-data push", ["lawm/dataset", "lawm-data split"]),
     ("bench-nothing", nothing, "lawm-data bench", ["lawm/dataset", "lawm-data split"]),
     ("split-long", history(), f"lawm-data split --out {300 * 'a'}", ["aaa", "too long", "path"]),
@@ -290,6 +295,7 @@ DATA: list[Row] = [
         "lawm-data collect --env walker-walk --set collect.device=meta",
         ["device is meta", "cpu"],
     ),
+    ("bench-no-manifest", Path("data").mkdir, "lawm-data bench data", [f"data: a path without {NAME}"]),
     ("bench-no-dataset", nothing, "lawm-data bench no/such/folder", ["no/such/folder", "lawm-data split"]),
 ]
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from loopback_hub import LoopbackHub
 from made_dataset import made_episodes, make_dataset
 from processes import client, python
 
-from lawm_data import bench
+from lawm_data import bench, files
 
 FIGURES = ("pull", "read by lawm", "read by plain `datasets`", "a row per step", "time to the first batch", "windows")
 
@@ -25,6 +26,17 @@ def test_command_prints_a_table_of_the_users_own_data(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     assert "cores" in said.stdout.splitlines()[0] and all(figure in said.stdout for figure in FIGURES)
     assert absent.returncode == 2 and "no slice 'expert'" in absent.stderr
+
+
+def test_every_pull_from_a_folder_hashes_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a second one would cost nothing, and the speed be that of a look-up."""
+    make_dataset(tmp_path / "made", made_episodes())
+    (tmp_path / "scratch").mkdir()
+    reading = bench.Reading.of(str(tmp_path / "made"), None, tmp_path / "scratch", repeats=2)
+    hashed, sha256 = [], files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path) or sha256(path))
+    assert reading._pulling().what == "pull"
+    assert hashed == 3 * reading.local, "once to warm up, then twice"
 
 
 def test_row_per_step_layout_holds_every_step(tmp_path: Path) -> None:

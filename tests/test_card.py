@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -61,3 +62,29 @@ def test_card_credits_the_sources_and_cites_the_paper(folder: Path) -> None:
     for words in ("Someone, CC BY 4.0", "@article{", "2512.10016", "o_0 --a_0--> o_1", "label seed 0", "returns.png"):
         assert words in text
     assert 'load_dataset("' in text and "lawm-train --hub-dataset" in text
+
+
+@pytest.mark.parametrize(
+    ("fraction", "title", "ending", "overlap"),
+    [
+        (None, "recorded trajectories", "world model.", False),
+        (0.9, "recorded trajectories", "world model.", True),
+        (0.1, "trajectories with few action labels", "world model: most come without their actions.", True),
+    ],
+)
+def test_the_introduction_says_what_the_label_fraction_makes_true(
+    folder: Path, fraction: float | None, title: str, ending: str, overlap: bool
+) -> None:
+    one = Manifest.load(folder)
+    (entry,) = one.slices.values()
+    two = replace(one, label_fraction=fraction, slices={"medium-replay": entry, "medium": entry})
+    text = DatasetCard(card.render(two)).text.lstrip()
+    assert text.startswith(f"# custom:made: {title}\n") and f"learning a latent-action {ending}\n" in text
+    assert ("most come without" in text) == (fraction == 0.1) and ("Slices overlap" in text) == overlap
+    assert "Slices overlap" not in card.render(one), "of one slice there is no other"
+
+
+@pytest.mark.parametrize(("env", "tagged"), [("custom:made", False), ("walker-walk", True)])
+def test_only_a_simulator_s_data_are_tagged_with_it(folder: Path, env: str, tagged: bool) -> None:
+    page = DatasetCard(card.render(replace(Manifest.load(folder), env=env)))
+    assert ("dm_control" in page.data.tags) == tagged

@@ -78,6 +78,14 @@ def test_what_lies_beyond_the_checkpoint_is_made_again(tmp_path: Path) -> None:
     assert_same_store(tmp_path / "whole", tmp_path / "torn")
 
 
+def test_the_next_step_names_env_and_workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for root in (tmp_path, Path("lawm")):
+        collect(root, ENV, made(episodes=1, repeat=REPEAT))
+    elsewhere, here = capsys.readouterr().out.splitlines()
+    assert elsewhere.endswith(f"; next: lawm-data split --env {ENV} --root {tmp_path}")
+    assert here.endswith(f"; next: lawm-data split --env {ENV}")
+
+
 def test_finished_work_is_left_alone(tmp_path: Path) -> None:
     collect(tmp_path, ENV, made(episodes=4, repeat=REPEAT, round=2))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")}

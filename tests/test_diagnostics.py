@@ -17,7 +17,7 @@ from test_split import made, split, store
 from test_train import job
 
 import lawm_train.cli
-from lawm_data import envs, files, rollout
+from lawm_data import envs, files, hub, rollout
 from lawm_data.envs import Step
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
@@ -454,7 +454,7 @@ def test_a_dataset_without_validation_episodes_is_one_line(dataset):
         name: replace(entry, splits={**entry.splits, "validation": []})
         for name, entry in dataset.manifest.slices.items()
     }
-    bare = stream.Dataset(stream.Folder(Path("data"), replace(dataset.manifest, slices=none)))
+    bare = stream.Dataset(hub.Folder(Path("data"), replace(dataset.manifest, slices=none)))
     with pytest.raises(UserError, match="slice medium-replay has no validation episodes.*split.validation=20"):
         diagnostics.held_out(run, bare)
 

@@ -213,6 +213,20 @@ def test_withheld_actions_that_are_not_there_cannot_be_published(published: Loop
     assert "withheld-00000" in refused(push(published, tmp_path, "--with-actions"))
 
 
+def test_what_is_locked_is_the_workspace_that_the_folder_lies_in(fresh: LoopbackHub, tmp_path: Path) -> None:
+    """Not the default one; a folder that lies apart needs no lock."""
+    folder, apart = tmp_path / "other" / "dataset" / "custom-made", tmp_path / "apart"
+    make_dataset(folder, made_episodes())
+    (tmp_path / "other" / "raw").mkdir()
+    with files.lock(tmp_path / "other"):
+        line = refused(push(fresh, tmp_path / "lawm", str(folder)))
+    assert f"{tmp_path / 'other'}: another lawm command" in line and not fresh.repositories
+    make_dataset(apart, made_episodes())
+    with files.lock(tmp_path / "lawm"):
+        for place in (folder, apart):
+            assert "next: lawm-train" in pushed(fresh, tmp_path / "lawm", str(place))
+
+
 @pytest.mark.parametrize("repo", ["walker", "tester/a b", "tester/a/b"])
 def test_name_that_cannot_be_a_repository(workspace: Path, repo: str) -> None:
     with pytest.raises(UserError, match=f"{repo}: .*org/name"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import counting_episode
 
-from lawm_data import importers
+from lawm_data import cli, importers
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.importers import aime, d4rl
@@ -172,6 +174,39 @@ def test_a_slice_is_kept_and_cannot_change_by_a_second_import(tmp_path: Path) ->
     assert {row.slice_name for row in Store(tmp_path / "raw").rows(CUSTOM)} == {"plan2explore"}
     with pytest.raises(UserError, match="before as plan2explore, now as history"):
         imported(tmp_path / "raw", "d4rl", path)
+
+
+@pytest.mark.parametrize("root", [None, "a b"])
+def test_the_next_step_runs_as_printed(root: str | None) -> None:
+    """Also where another env is in the workspace, and where that is not the default one."""
+    path = write(Path("buffer.hdf5"), d4rl_arrays([counting_episode(order) for order in range(25)]))
+    said = []
+    for env in ("custom:other", CUSTOM):
+        words = ["import", "d4rl", str(path), "--env", env, *(("--root", root) if root else ())]
+        said.append(CliRunner().invoke(cli.main, words).output.partition("; next: ")[2].rstrip("\n"))
+    assert said[1] == "lawm-data split --env custom:count" + (" --root 'a b'" if root else "")
+    answer = CliRunner().invoke(cli.main, shlex.split(said[1])[1:])
+    assert answer.exit_code == 0 and f"{root or 'lawm'}/dataset/custom-count: verified" in answer.output
+
+
+@pytest.mark.parametrize(("name", "said"), [("plan2explor", True), ("plan2explore", False), ("medium-replay", False)])
+def test_a_slice_that_is_none_of_the_paper_s_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: bool
+) -> None:
+    imported(tmp_path / "raw", "d4rl", write(tmp_path / "a.hdf5", d4rl_arrays(EPISODES)), slice_name=name)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "a slice of its own" in line]
+    assert len(lines) == said
+    assert all(f"{name}: " in line and "expert, medium, medium-replay, plan2explore;" in line for line in lines)
+
+
+def test_a_slice_s_name_leaves_room_for_what_is_joined_to_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "buffer.hdf5", d4rl_arrays(EPISODES))
+    with pytest.raises(UserError, match=f"--slice {80 * 'a'}: .*up to 64 characters"):
+        imported(tmp_path / "raw", "d4rl", path, slice_name=300 * "a")
+    with pytest.raises(UserError, match="up to 64 characters"):
+        imported(tmp_path / "raw", "d4rl", path, slice_name=65 * "a")
+    imported(tmp_path / "raw", "d4rl", path, slice_name=64 * "a")
+    assert {row.slice_name for row in Store(tmp_path / "raw").rows(CUSTOM)} == {64 * "a"}
 
 
 def test_a_huge_zip_member_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

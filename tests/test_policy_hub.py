@@ -150,7 +150,7 @@ def test_card_is_what_the_hub_expects(run: Run, tmp_path: Path) -> None:
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_type) == ("mean_reward", 200.0, "org/data")
     assert 'Policy.from_pretrained("org/policy")' in card.text and "@article" in card.text
-    assert "3 trajectories\nhave actions (20% of all, label seed 0)" in card.text
+    assert "3 trajectories\nhave actions (27.3% of all, label seed 0)" in card.text
     oracle = share.render({**description, "oracle": True, "label_frac": None}, points, "org/policy")
     assert "have actions (an oracle: the withheld ones were given back)" in oracle
     assert "from trajectories with few action labels" in card.text and "few action labels" not in oracle

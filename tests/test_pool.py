@@ -16,6 +16,7 @@ from made_dataset import make_dataset
 from test_stream import flip_a_byte
 from test_train import final, job, logged
 
+from lawm_data import hub
 from lawm_data.errors import UserError
 from lawm_train import data, pool, stream, train
 from lawm_train.data import Data, Labels
@@ -146,14 +147,14 @@ def test_what_seeds_hold_of_their_own_is_counted(folder, monkeypatch, method, la
 def test_batches_are_a_pure_function_of_the_digest_and_their_number(folder, tmp_path, monkeypatch):
     windows = windows_of(folder)
     batches = [windows.batch(index) for index in range(40)]
-    fetched, pull, copy = [], stream.Folder.pull, written(tmp_path / "copy")
+    fetched, pull, copy = [], hub.Folder.pull, written(tmp_path / "copy")
 
     def watched(self, path):
         if self.path == copy:
             fetched.append(path)
         return pull(self, path)
 
-    monkeypatch.setattr(stream.Folder, "pull", watched)
+    monkeypatch.setattr(hub.Folder, "pull", watched)
     again = windows_of(copy)
     assert not fetched, "nothing is read before a batch is drawn"
     assert same(again.batch(35), batches[35])
@@ -289,6 +290,6 @@ def test_how_a_moving_pool_is_told_and_kept(folder, tmp_path, capsys):
 def test_what_a_pool_is_too_small_for_is_told_before_anything_is_read(
     folder, monkeypatch, method, labels, gigabytes, message
 ):
-    monkeypatch.setattr(stream.Folder, "pull", lambda self, path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(hub.Folder, "pull", lambda self, path: pytest.fail(f"{path} was read"))
     with pytest.raises(UserError, match=message):
         train.load_data(moving_job(folder, (0,), method, [f"train.pool_gb={gigabytes}"], labels))

@@ -255,6 +255,10 @@ def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed("files|a/../b", {"sha256": "0" * 64, "bytes": 1, "rows": 1}), "not a plain path"),
         (changed(f"files|{LABELED}|sha256", "0"), "cannot be right"),
         (changed(f"files|{LABELED}|bytes", -1), "cannot be right"),
+        (changed("repeat", 0), "repeat 0 .*cannot be right"),
+        (changed("repeat", -1), "repeat -1 .*cannot be right"),
+        (changed("label_fraction", 0), "label_fraction 0 cannot be right"),
+        (changed("label_fraction", 1.5), "label_fraction 1.5 cannot be right"),
     ],
 )
 def test_a_wrong_manifest_names_the_key(made: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
@@ -262,6 +266,38 @@ def test_a_wrong_manifest_names_the_key(made: Path, change: Callable[[dict[str, 
     change(value)
     with pytest.raises(UserError, match=f"lawm.json: .*{message}"):
         Manifest.from_json(value)
+
+
+STATISTICS = "slices|medium-replay|statistics"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed(f"{STATISTICS}|mean", 999), "slice medium-replay: says mean 999, its shards make it"),
+        (changed(f"{STATISTICS}|p25", 0.5), "slice medium-replay: says p25 0.5, its shards make it"),
+        (changed(f"{STATISTICS}|episodes", 27), "slice medium-replay: says episodes 27, its shards make it 26"),
+        (changed(f"{STATISTICS}|steps", 7), "slice medium-replay: says steps 7, its shards make it 1365"),
+        (changed("slices|medium-replay|labeled_statistics", {}), "medium-replay, labeled: says mean None"),
+        (changed("slices|medium-replay|labeled_statistics|max", 999), "medium-replay, labeled: says max 999"),
+        (changed("label_fraction", 0.9), "slice medium-replay: 6 of 26 labeled, not label_fraction 0.9"),
+    ],
+)
+def test_verify_compares_what_the_manifest_says_of_a_slice(
+    dataset: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    value = json.loads((dataset / NAME).read_text())
+    change(value)
+    files.write_json(dataset / NAME, value)
+    with pytest.raises(UserError, match=message):
+        shards.verify(dataset)
+
+
+def test_verify_bears_the_rounding_of_another_machine(dataset: Path) -> None:
+    value = json.loads((dataset / NAME).read_text())
+    value["slices"]["medium-replay"]["statistics"]["std"] += 1e-4
+    files.write_json(dataset / NAME, value)
+    assert shards.verify(dataset).startswith("1 slices, 26 trajectories")
 
 
 def test_a_folder_without_a_manifest_is_no_dataset(tmp_path: Path) -> None:

@@ -141,6 +141,13 @@ def test_an_import_with_a_name_forms_that_slice_whole_and_no_other() -> None:
     assert list(cut(explored, "walker-walk", Config())) == ["plan2explore"], "no history, so nothing to cut"
 
 
+def test_history_that_an_import_displaces_is_counted() -> None:
+    expert = history([900.0] * 30, source="aime", slice_name="expert")
+    parts = cut(expert + history([900.0] * 3 + [100.0] * 40), "walker-walk", Config())
+    assert {name: part.displaced for name, part in parts.items()} == {"expert": 3, "medium": 0, "medium-replay": 0}
+    assert len(whole(parts["expert"])) == 30
+
+
 def test_foreign_data_are_all_medium_replay_until_the_recipe_names_returns() -> None:
     rows = history([-50.0, 5000.0] * 20, env="custom:robot")
     parts = cut(rows, "custom:robot", Config(validation=0))

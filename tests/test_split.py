@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -219,15 +220,22 @@ def test_verify_and_a_second_split_through_the_commands(tmp_path: Path) -> None:
     store(tmp_path, made(40))
     split(tmp_path, "--label-frac", "0.5", "--set", "split.rules.expert.min_return=1")
     assert (tmp_path / "dataset/custom-made/expert").is_dir()
-    assert "next: lawm-data push" in split(tmp_path, "--label-frac", "0.5")
+    split(tmp_path, "--label-frac", "0.5")
     assert not (tmp_path / "dataset/custom-made/expert").exists()
     answer = CliRunner().invoke(cli.main, ["verify", "--root", str(tmp_path)])
     assert answer.exit_code == 0 and "verified, 1 slices" in answer.output
 
 
-def test_a_folder_of_its_own_is_pushed_by_name(tmp_path: Path) -> None:
-    store(tmp_path, made(40))
-    assert f"next: lawm-data push {tmp_path / 'half'}," in split(tmp_path, "--out", str(tmp_path / "half"))
+@pytest.mark.parametrize("out", [None, "half"])
+@pytest.mark.parametrize("root", ["l2", "a b"])
+def test_the_next_steps_name_the_folder_that_was_written(root: str, out: str | None) -> None:
+    """Whatever --root and --out say, and however a shell takes it apart."""
+    store(Path(root), made(40))
+    said = split(Path(root), *(("--out", out) if out else ())).partition("; next: ")[2].splitlines()[0]
+    place = out or f"{root}/dataset/custom-made"
+    push, train = said.split(", or ")
+    assert shlex.split(push) == ["lawm-data", "push", place]
+    assert shlex.split(train) == ["lawm-train", "--hub-dataset", place]
 
 
 def test_a_split_that_strips_nothing_says_how_to(tmp_path: Path) -> None:
@@ -243,6 +251,15 @@ def test_a_named_import_without_actions_stays_unlabeled(tmp_path: Path) -> None:
     assert "plan2explore: 30 of 30 episodes" in output and "0 of 30 labeled" in output
     assert len(read(folder, "plan2explore", "unlabeled")) == 30
     assert Manifest.load(folder).slices["plan2explore"].splits.keys() == {"unlabeled"}
+
+
+def test_history_that_an_import_displaces_is_said(tmp_path: Path) -> None:
+    store(tmp_path, made(30, source="foreign"), "medium-replay")
+    assert "imported whole, so" not in split(tmp_path)
+    store(tmp_path, made(25))
+    said = split(tmp_path)
+    assert "medium-replay: imported whole, so 25 episodes of the history that would fit are not in it" in said
+    assert "medium-replay: 30 of 30 episodes" in said
 
 
 def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:

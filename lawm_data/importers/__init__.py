@@ -27,7 +27,7 @@ FORMATS: dict[str, Callable[[list[Path]], Recording]] = {
     "laom": Laom,
     "minari": Minari,
 }
-SLICE_NAME = re.compile(r"(?!.*-(validation|actions)$)[a-z0-9]+(-[a-z0-9]+)*")
+SLICE_NAME = re.compile(r"(?!.{65})(?!.*-(validation|actions)$)[a-z0-9]+(-[a-z0-9]+)*")  # it names folders
 
 
 def run(
@@ -37,18 +37,20 @@ def run(
     raw_root: Path,
     slice_name: str | None = None,
     *,
-    repeat: int = 2,
+    repeat: int | None = None,
     only: str = ":",
     credit: str | None = None,
 ) -> None:
     """Import `paths` as one source named by format and content; the same content again adds nothing.
 
-    repeat: control steps to a recorded step, for an env that has a simulator; only: FIRST:STOP, which of the
-    recording's episodes, counted from 0; credit: whom the dataset card is to name, beside what the format knows.
+    repeat: control steps to a recorded step, for an env that has a simulator (None: 2); only: FIRST:STOP, which of
+    the recording's episodes, counted from 0; credit: whom the dataset card is to name, beside what the format knows.
     """
     _check_names(format_name, env, slice_name)
     chosen = _range(only)
-    spec = None if env.startswith("custom:") else envs.spec(env, repeat)
+    if repeat is not None and env.startswith("custom:"):
+        raise UserError(f"--repeat {repeat}: counts the steps of a simulator, and {env} has none; leave it out")
+    spec = None if env.startswith("custom:") else envs.spec(env, 2 if repeat is None else repeat)
     recording = FORMATS[format_name](paths)
     if spec and recording.env not in (None, env):
         raise UserError(f"{paths[0]}: recorded in {recording.env}, not in {env}; check --env")
@@ -70,7 +72,12 @@ def run(
     count = store.create(env, source, meta, _episodes(recording, env, source, spec, chosen))
     for note in recording.notes:
         click.echo(note, err=True)
-    click.echo(f"{folder}: {count} episodes imported; next: lawm-data split")
+    if slice_name not in (None, *table4.SLICES):
+        click.echo(
+            f"{slice_name}: a slice of its own, as none of the paper's, {', '.join(table4.SLICES)}; to rename it, "
+            f"delete {folder} and import again"
+        )
+    click.echo(f"{folder}: {count} episodes imported; next: {files.split_command(raw_root.parent, env)}")
     if paper := table4.paper(env, slice_name):
         click.echo(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
 
@@ -109,7 +116,8 @@ def _check_names(format_name: str, env: str, slice_name: str | None) -> None:
         raise UserError(f"--env {env}: after custom: expected a name of a-z, 0-9, '_', and within it '.' and '-'")
     if slice_name is not None and not SLICE_NAME.fullmatch(slice_name):
         raise UserError(
-            f"--slice {slice_name}: expected words of a-z and 0-9 joined by '-', not ending in -validation or -actions"
+            f"--slice {slice_name:.80}: expected words of a-z and 0-9 joined by '-', up to 64 characters in all, not "
+            "ending in -validation or -actions"
         )
 
 
