@@ -2,8 +2,8 @@
 
 The members predict the next observation, which is the embedding of a state in argmax-ai/aime's recipe (an identity
 encoder). Disagreement counts in the observation's own units: on symlog's scale, which squashes velocities, a new way to
-lie still outweighs motion (walker-walk, recipes/RESULTS.md). Its log is standardised, for it lies far below zero, and
-the critic would have to learn that offset first.
+lie still outweighs motion (walker-walk, recipes/results/collectors.md). Its log is standardised, for it lies far below
+zero, and the critic would have to learn that offset first.
 
 Shapes: L transitions, H imagined steps, N models, B windows, P start states, M members, A action, O observation,
 D + S state.
