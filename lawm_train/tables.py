@@ -26,7 +26,7 @@ from lawm_train.cells import (
     title,
     told_apart,
 )
-from lawm_train.evidence import Record, is_prior
+from lawm_train.evidence import PRIOR, Record, is_prior
 from lawm_train.paired import interval
 
 KEPT = 0.85  # of its best evaluation: a run that ends below is marked
@@ -134,7 +134,8 @@ def kept_table(records: Iterable[Record]) -> str:
 
 def paired_table(found: Cells, ours: str = OURS) -> str:
     """Ours (a `Record.method`) - each other method over runs of the same label seed and training seed, raw returns, and
-    of each method that has several settings the others - the first; empty without pairs.
+    of each method that has several settings the others - the first; empty without pairs. A prior policy is compared
+    with the agent that it is the control of, alone.
 
     `updates` and `settings` tell both where they differ: only methods of one kind have the same budget.
     """
@@ -193,7 +194,11 @@ def _compared(own: Mapping[Column, Cell], ours: str) -> Iterator[tuple[Cell, Cel
     for cell in own.values():
         if cell.runs:
             by_method.setdefault(cell.method, []).append(cell)
-    against = [cells for method, cells in by_method.items() if method != ours]
+    against = [
+        cells
+        for method, cells in by_method.items()
+        if method != ours and (not is_prior(method) or method == ours + PRIOR)
+    ]
     for others, one in product(against, by_method.get(ours, [])):
         alike = [other for other in others if other.settings == one.settings]
         yield from ((one, other) for other in alike or others)

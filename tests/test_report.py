@@ -246,6 +246,12 @@ def test_paired_differences_say_of_which_labels_they_are(tmp_path):
     assert row(text, "LAWM - C-LAP", "| 1% |") and row(text, "LAWM - C-LAP", "| 20% |")
 
 
+def test_a_prior_policy_is_compared_with_its_own_agent_alone(tmp_path):
+    paths = [make_run(tmp_path / method, method, 0, [100], prior=prior) for method, prior in (("lawm", 7), ("clap", 9))]
+    text = tables.paired_table(cells.of(records(paths)))
+    assert "| 1 | 93 | 93.0 |" in row(text, "| LAWM - LAWM prior-policy |") and "C-LAP prior-policy" not in text
+
+
 def tried(folder):
     """LAWM with two settings, the first ones first, and C-LAP with these; the digests of the settings."""
     settings = {"model": {"prior": None, "lr": 0.5}, "train": {"batch": 8}}
