@@ -31,7 +31,8 @@ def hold(manifest: Path) -> bool:
             descriptor = os.open(manifest, os.O_RDONLY)
         except FileNotFoundError:
             return False
-        fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for one that is removing it
+        with contextlib.suppress(OSError):  # where files cannot be locked none can be claimed either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for one that is removing it
         if not manifest.exists():
             os.close(descriptor)
             return False
@@ -92,11 +93,13 @@ def _last_used(revision: CachedRevisionInfo) -> float:
 
 
 def _claim(manifest: Path, claims: contextlib.ExitStack) -> bool:
-    """Keep others from opening the revision as long as `claims` are open; False where one has, or has removed it."""
+    """Keep others from opening the revision as long as `claims` are open; False where one has, or has removed it, and
+    where the file system does not lock what is open for reading (NFS).
+    """
     try:
         descriptor = os.open(manifest, os.O_RDONLY)
         claims.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):
+    except OSError:
         return False
     return True

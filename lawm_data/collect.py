@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -68,9 +68,10 @@ def collect(root: Path, env: str, config: Config) -> None:
     made_with = store.meta(env, source)["repeat"]
     if made_with != config.repeat:
         raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
-    described = store.meta(env, source)["collected"]
-    if described != _described(spec, config):
-        raise UserError(f"{folder}: collected by {described}; now {_described(spec, config)}; use another --root")
+    for seed in range(config.seeds):
+        run = run_of(root, env, source, seed)
+        if run.exists:  # one source holds collectors of one setting; UserError names the first that differs
+            run.is_extended(_run_config(spec, config, seed), None)
     before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed) for seed in left])
@@ -125,10 +126,12 @@ def run_of(root: Path, env: str, policy: str, seed: int, tensorboard: bool = Fal
     return Run(root / "runs" / f"collect-{env}-{policy}-s{seed}", tensorboard)
 
 
-def rounds(order: int, episodes: int, size: int) -> list[range]:
+def rounds(order: int, episodes: int, size: int) -> Iterator[range]:
     """The rounds from episode `order` on; they end at multiples of `size`, wherever a run was cut."""
-    ends = [*range(order - order % size + size, episodes, size), episodes]
-    return [range(first, end) for first, end in zip([order, *ends], ends, strict=False) if first < end]
+    while order < episodes:
+        end = min(order - order % size + size, episodes)
+        yield range(order, end)
+        order = end
 
 
 def _collect_seed(root: Path, env: str, config: Config, seed: int, place: int) -> None:
@@ -142,7 +145,7 @@ class _Collector:
         self.spec, self.config, self.seed = envs.spec(env, config.repeat), config, seed
         self.store, self.source = Store(root / "raw"), config.policy
         self.order = self.store.resume(env, self.source, seed)
-        rows = [row for row in self.store.rows(env, self.source) if row.seed == seed]
+        rows = self.store.rows(env, self.source, seed)
         self.returns = [row.episode_return for row in rows]
         self.learner = None
         if config.policy != "random":

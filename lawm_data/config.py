@@ -90,7 +90,7 @@ def _recipe_folder() -> Path:
 def _read(path: Path) -> Any:
     try:
         values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError, OSError) as error:
+    except Exception as error:  # see _parse
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     return {} if values is None else values  # an empty file is a recipe of defaults
 
@@ -107,7 +107,7 @@ def _parse(setting: str, sections: Iterable[str]) -> dict[str, Any]:
         )
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # the latter of what looks like a date or a number, and is none
+    except Exception:  # PyYAML raises more than its own of a date, a number or a tag that is none
         raise UserError(f"--set {setting}: {key}: '{text}' is not a YAML value; put quotes around text") from None
     for name in reversed(key.strip().split(".")):
         value = {name: value}

@@ -38,7 +38,7 @@ class Config:
     deter: int = 128
     stoch: int = 32
     embed: int = 128
-    hidden: int = 128  # RSSM layers
+    hidden: int = 128  # width of the RSSM's layers
     units: int = 128
     layers: int = 2
     observation_sigma: float = 0.3  # on symlog's scale

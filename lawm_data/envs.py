@@ -60,14 +60,17 @@ def names() -> list[str]:
 
 @cache
 def spec(env: str, repeat: int = 2) -> Spec:
-    """Sizes and layout of a task; UserError when there is none of that name or its actions have no bounds."""
-    if repeat < 1:
-        raise UserError(f"action repeat {repeat}: expected 1 or more")
+    """Sizes and layout of a task; UserError when there is none of that name, its actions have no bounds, or an episode
+    has no `repeat` control steps.
+    """
     task = _load(env)
     bounds = task.action_spec()
     # lqr alone: its bounds are +-1e10
     if max(np.abs(bounds.minimum).max(), np.abs(bounds.maximum).max()) > LARGEST_BOUND:
         raise UserError(f"{env}: its actions have no bounds to scale [-1, 1] to; choose another task")
+    steps = math.ceil(task._step_limit)
+    if not 1 <= repeat <= steps:
+        raise UserError(f"action repeat {repeat}: expected 1 to {steps}, the control steps of an episode of {env}")
     layout = tuple((name, math.prod(part.shape)) for name, part in task.observation_spec().items())
     return Spec(
         env=env,
@@ -75,7 +78,7 @@ def spec(env: str, repeat: int = 2) -> Spec:
         observation_size=sum(size for _, size in layout),
         action_size=math.prod(bounds.shape),
         repeat=repeat,
-        episode_length=math.ceil(math.ceil(task._step_limit) / repeat),
+        episode_length=math.ceil(steps / repeat),
     )
 
 

@@ -41,6 +41,14 @@ class Position(NamedTuple):
 START = Position(0, 0)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run was trained on. digest: of the very data; revision: where it lay on the Hub, None of a folder."""
+
+    digest: str
+    revision: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """The content of config.json of a run of `lawm-train`, and most of what describes its policy elsewhere."""
@@ -54,7 +62,7 @@ class Trained:
     label_frac: float | None
     label_seed: int
     labeled: int
-    dataset: dict[str, Any]
+    dataset: Origin
     sizes: dict[str, Any]
     settings: dict[str, dict[str, Any]]
     code: str | None
@@ -88,7 +96,9 @@ class Run:
             raise UserError(f"{self.path}: no run here (config.json is missing); name a folder under runs/")
         found = files.read_json(path)
         if not isinstance(found, dict) or "method" in found:  # a collector has none
-            parse(Trained, found, str(path), "restore it; if another version wrote it, train the run again")
+            cure = "restore it; if another version wrote it, train the run again"
+            parse(Trained, found, str(path), cure)
+            parse(Origin, found["dataset"], f"{path}: dataset", cure)
         return found
 
     @property
@@ -124,6 +134,8 @@ class Run:
         UserError names the first other setting that differs.
         """
         before, now = self.config, json.loads(json.dumps(config))
+        for one in (before, now):
+            one.get("dataset", {}).pop("revision", None)  # the digest names the data, wherever they lie
         extended = False
         if length:
             *sections, key = length.split(".")

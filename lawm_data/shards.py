@@ -289,7 +289,7 @@ def _batches(path: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatc
     count = 0
     for batch in arrow.batches(path, schema):
         count += len(batch)
-        if count <= rows:
+        if len(batch) > 0 and count <= rows:
             yield batch
     if count != rows:
         raise UserError(f"{path}: {count} rows, {NAME} says {rows}; {_CURE}")

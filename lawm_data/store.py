@@ -103,12 +103,12 @@ class Store:
         parse(_Meta, meta, str(path), f"delete {path.parent} and make it again")
         return meta
 
-    def rows(self, env: str, source: str | None = None) -> list[Row]:
-        """The index of an env, or of one source of it, sorted by (source, seed, order).
+    def rows(self, env: str, source: str | None = None, seed: int | None = None) -> list[Row]:
+        """The index of an env, or of one source of it, or of one seed of that, sorted by (source, seed, order).
 
         Raise UserError when a chunk is corrupt or missing, also the last one of what was committed.
         """
-        return [row for one in self.sources(env) if source in (None, one) for row in self._source_rows(env, one)]
+        return [row for one in self.sources(env) if source in (None, one) for row in self._source_rows(env, one, seed)]
 
     def read(self, rows: Iterable[Row]) -> Iterator[Episode]:
         """Yield the episodes in the order of `rows`; a chunk is opened once for the consecutive rows of it."""
@@ -150,7 +150,7 @@ class Store:
             raise _broken(checkpoint, order, f"{len(beyond)} files follow, from {beyond[0].name} on")
         for path in beyond:
             path.unlink()
-        stored = sum(row.seed == seed for row in self.rows(env, source))
+        stored = len(self.rows(env, source, seed))
         if stored != order:
             raise _broken(checkpoint, order, f"{stored} are there")
         return order
@@ -168,10 +168,12 @@ class Store:
                         "one env has one: use another --env custom:NAME or another --root"
                     )
 
-    def _source_rows(self, env: str, source: str) -> Iterator[Row]:
+    def _source_rows(self, env: str, source: str, only: int | None) -> Iterator[Row]:
         meta = self.meta(env, source)
         count = 0
         for seed, folder in _numbered(self.root / env / source):
+            if only not in (None, seed):
+                continue
             order, checkpoint = 0, self._checkpoint(env, source, seed)
             committed = _committed(checkpoint)  # before the files are listed: a collector may be adding some
             for first, path in _numbered(folder, ".h5"):
@@ -183,7 +185,7 @@ class Store:
             if order < committed:
                 raise _broken(checkpoint, committed, f"{order} are there")
             count += order
-        if count != meta.get("episodes", count):
+        if only is None and count != meta.get("episodes", count):
             raise UserError(
                 f"{self.root / env / source}: {count} episodes, {META} says {meta['episodes']}; "
                 "files are missing: delete the folder and import again"

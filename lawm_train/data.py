@@ -22,6 +22,7 @@ from lawm_data.windows import Batch, Pool, Windows, moments
 from lawm_train.stream import Dataset
 
 Pair = tuple[list[Episode], list[Episode]]
+Draw = tuple[float, int]  # of labels: the fraction that keeps its actions, and the seed
 """Labeled and unlabeled episodes of one model."""
 FREE_NATS_SLICES = ("medium-replay", "plan2explore")  # Table 2
 Moments = tuple[Tensor, Tensor]
@@ -54,6 +55,11 @@ class Labels:
         fraction = manifest.label_fraction if self.fraction is None else self.fraction
         label_seed = manifest.label_seed if self.seed is None else seed if self.seed == "own" else self.seed
         return fraction, label_seed
+
+    def draws(self, manifest: Manifest, seeds: Sequence[int]) -> list[Draw | None]:
+        """What decides whose actions each model reads; None where all that were recorded are kept."""
+        draws = (self.draw(manifest, seed) for seed in seeds)
+        return [None if fraction is None else (fraction, seed) for fraction, seed in draws]
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,10 @@ def load(
         hidden = _ordered(dataset.episodes(slice_name, "unlabeled")) if unlabeled else []
         pairs = [(_ordered(dataset.episodes(slice_name, "labeled")), hidden)] * len(seeds)
     known, others = [pair[0] for pair in pairs], [pair[1] if unlabeled else [] for pair in pairs]
-    terminal = any(episode.terminal for own in (*known, *others) for episode in own)
+    # of the splits that are read, whichever of their episodes a seed draws: it has the heads that it has alone
+    summaries = dataset.manifest.slices[slice_name].summaries
+    both = unlabeled or wanted.oracle or wanted.redrawn
+    terminal = any(summary.ends for split, summary in summaries.items() if both or split == "labeled")
     return Data(sizes_of(dataset.manifest, slice_name, terminal), known, others, window)
 
 
@@ -207,10 +216,10 @@ def _redrawn(dataset: Dataset, slice_name: str, wanted: Labels, seeds: Sequence[
     """The pair of each model by the rule of `split`, the rest stripped; equal draws share their lists."""
     any_withheld = bool(dataset.manifest.slices[slice_name].splits.get("withheld"))
     everything = _everything(dataset, slice_name, any_withheld)
-    draws = [wanted.draw(dataset.manifest, seed) for seed in seeds]
-    pairs: dict[tuple[float | None, int], Pair] = {}
+    draws = wanted.draws(dataset.manifest, seeds)
+    pairs: dict[Draw | None, Pair] = {}
     for draw in set(draws):
-        known, others = drawn_apart(everything, *draw)
+        known, others = drawn_apart(everything, *(draw or (None, 0)))
         pairs[draw] = known, [episode.stripped() for episode in others]
     return [pairs[draw] for draw in draws]
 

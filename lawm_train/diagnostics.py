@@ -67,7 +67,10 @@ def held_out(run: Run, dataset: Dataset) -> Batch:
             "split.validation=20 and train on that"
         )
     window = max(saved["settings"]["train"]["window"], rungs.CONTEXT + rungs.HORIZONS[-1])
-    pool = Pool(dataset.episodes(saved["slice"], "validation"), True, dataset.manifest.action_size, window)
+    episodes = [one for one in dataset.episodes(saved["slice"], "validation") if one.length >= window]
+    if not episodes:
+        raise UserError(f"{dataset.describe()}: no validation episode has the {window} steps that the ladder looks at")
+    pool = Pool(episodes, True, dataset.manifest.action_size, window)
     return Windows([[pool]], [0], window, [WINDOWS]).batch(0, "diagnostics")
 
 

@@ -255,6 +255,8 @@ def from_csv(path: Path) -> list[Record]:
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
+        if not rows:
+            raise ValueError("no row")
         records: dict[tuple[str, ...], Record] = {}
         for row in rows:
             key = (row["run"], row["method"], row["dataset"], row["settings"])

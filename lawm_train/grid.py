@@ -192,4 +192,4 @@ def _policies(job: Job) -> tuple[str, ...]:
     """Whose scores a report wants: none without a simulator, the prior's too where there is a world model."""
     if job.dataset.manifest.repeat is None:
         return ()
-    return ("agent", "prior") if methods.kind_of(job.method).windows else ("agent",)
+    return ("agent", "prior") if methods.kind_of(job.method).model_based else ("agent",)

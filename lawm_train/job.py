@@ -34,7 +34,7 @@ class Job:
     def splits(self) -> list[pool.Split]:
         """What the method reads, labeled before unlabeled."""
         kind = methods.kind_of(self.method)
-        window = self.configs["train"].window if kind.windows else 1
+        window = self.configs["train"].window if kind.model_based else 1
         both = kind.unlabeled or self.labels.oracle or self.labels.redrawn
         names = ("labeled", "unlabeled") if both else ("labeled",)
         return [pool.Split(self.dataset, self.slice_name, name, window) for name in names]
@@ -45,8 +45,8 @@ class Job:
         another for each seed.
         """
         kind, redrawn = methods.kind_of(self.method), self.labels.redrawn
-        draws = {self.labels.draw(self.dataset.manifest, seed) for seed in self.seeds}
-        parts = [fraction if redrawn and not kind.unlabeled and fraction else 1.0 for fraction, _ in draws]
+        draws = set(self.labels.draws(self.dataset.manifest, self.seeds))
+        parts = [draw[0] if draw and redrawn and not kind.unlabeled else 1.0 for draw in draws]
         copies = sum(parts) + len(self.seeds) * kind.at_once
         return copies * sum(split.size for split in self.splits) / pool.GIGABYTE
 
@@ -57,7 +57,8 @@ class Job:
     @property
     def at_once(self) -> bool:
         """Whether every episode has to be read before the first update."""
-        return methods.kind_of(self.method).at_once or self.labels.oracle or self.labels.redrawn
+        drawn = self.labels.redrawn and any(self.labels.draws(self.dataset.manifest, self.seeds))
+        return methods.kind_of(self.method).at_once or self.labels.oracle or drawn
 
     @property
     def length(self) -> str:
@@ -70,8 +71,9 @@ class Job:
 
     def is_of(self, run: Run, seed: int) -> bool:
         """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
-        saved = run.config
-        return all(saved[key] == value for key, value in self.asked(seed).items() if key not in NOT_COMPARED)
+        saved, asked = run.config, self.asked(seed)
+        same = all(saved[key] == asked[key] for key in asked.keys() - NOT_COMPARED.keys() - {"dataset"})
+        return same and saved["dataset"]["digest"] == self.dataset.digest  # from a folder or the Hub, see Origin
 
     def asked(self, seed: int) -> dict[str, Any]:
         """What of it is known before the data are read."""

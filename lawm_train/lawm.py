@@ -53,7 +53,7 @@ class Config:
     deter: int = 128
     stoch: int = 32
     embed: int = 128
-    hidden: int = 128  # RSSM layers
+    hidden: int = 128  # width of the RSSM's layers
     units: int = 128  # encoder, decoders, action posterior, learned prior
     layers: int = 2
     idm_layers: int = 3

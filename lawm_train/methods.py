@@ -60,13 +60,17 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Phase:
-    """`step(i)` does update i and returns metrics [N]; a `policy` is evaluated at the end, and before if `watched`."""
+    """`step(i)` does update i and returns metrics [N]; a `policy` is evaluated at the end, and before if `watched`.
+
+    period: of `Captured`.
+    """
 
     name: str
     updates: int
     step: Callable[[int], dict[str, Tensor]]
     policy: Callable[[], Act] | None
     watched: bool = True
+    period: int = 1
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,12 @@ class ModelBased:
 
         if train.joint:
             joint = step(Captured(self._joint_update, stride), batches="model", noises=["model", "agent"])
-            return [Phase("joint", train.updates, joint, self.policy)]
+            return [Phase("joint", train.updates, joint, self.policy, period=stride)]
         model = step(Captured(self._model_update), batches="model", noises=["model"])
         agent = step(Captured(self._agent_update, stride), batches="agent", noises=["observe", "agent"])
         return [
             Phase("model", train.updates, model, self.world.policy, watched=False),
-            Phase("agent", self.setup.agent.clap.updates, agent, self.policy),
+            Phase("agent", self.setup.agent.clap.updates, agent, self.policy, period=stride),
         ]
 
     def policy(self) -> Act:
@@ -174,7 +178,7 @@ class ModelFree:
         def step(i: int) -> dict[str, Tensor]:
             return update(windows.batch(i, name), Noise(seeds, name, i, device))
 
-        return [Phase(name, self.learner.config.updates, step, self.policy)]
+        return [Phase(name, self.learner.config.updates, step, self.policy, period=self.period)]
 
     def policy(self) -> Act:
         return self.learner.policy()
@@ -227,23 +231,24 @@ class Inferring:
 class Kind:
     """A method.
 
-    unlabeled: reads the action-free episodes; windows: learns from windows, not single transitions;
-    at_once: has to see every episode before it trains, so that none of them may wait on disk.
+    unlabeled: reads the action-free episodes; model_based: learns a world model from windows, an agent within it, where
+    others learn from single transitions; at_once: has to see every episode before it trains, so that none of them may
+    wait on disk.
     """
 
     build: Callable[[Setup], Method]
     unlabeled: bool = False
-    windows: bool = False
+    model_based: bool = False
     at_once: bool = False
 
 
 METHODS = {
-    "lawm": Kind(ModelBased, unlabeled=True, windows=True),
-    "clap": Kind(ModelBased, windows=True),
+    "lawm": Kind(ModelBased, unlabeled=True, model_based=True),
+    "clap": Kind(ModelBased, model_based=True),
     "td3bc": Kind(_actor_critic),
     "bc": Kind(_cloning),
     "idm-td3bc": Kind(Inferring, unlabeled=True, at_once=True),
-    "idm-clap": Kind(Inferring, unlabeled=True, windows=True, at_once=True),
+    "idm-clap": Kind(Inferring, unlabeled=True, model_based=True, at_once=True),
 }
 
 
@@ -257,7 +262,7 @@ def kind_of(name: str) -> Kind:
 def length_of(name: str, train: TrainConfig) -> str:
     """The setting for how many updates a method's last phase lasts: a run may be continued with more of them."""
     learner = name.removeprefix(INFERRED)
-    if kind_of(learner).windows:
+    if kind_of(learner).model_based:
         return "train.updates" if train.joint else "agent.clap.updates"
     return f"agent.{learner}.updates"
 

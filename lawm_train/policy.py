@@ -14,6 +14,7 @@ from torch import Tensor
 from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.nets import snapshot as snapshots
+from lawm_data.parsing import parse
 from lawm_data.runs import Position, Run, trained
 from lawm_train import evaluate, lawm, methods, pretrained
 from lawm_train.data import Sizes, Statistics
@@ -60,7 +61,7 @@ class Policy:
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         """ValueError for an observation of another size or that is not finite, and for another batch before `reset`."""
-        given = np.asarray(observation, np.float32)
+        given = np.array(observation, np.float32, order="C")  # torch takes no negative strides
         size = self.description["sizes"]["observation"]
         if given.ndim not in (1, 2) or given.shape[-1] != size:
             raise ValueError(f"observation has shape {given.shape}, expected ({size},) or (batch, {size})")
@@ -122,7 +123,7 @@ def _blank(saved: Mapping[str, Any], where: str, device: str) -> Method:
     methods.kind_of(saved["method"])  # UserError for an unknown method
     configs = config.from_dict(saved["settings"], SECTIONS, where)
     configs["train"] = replace(configs["train"], device=device)
-    sizes = Sizes(**saved["sizes"])
+    sizes = parse(Sizes, saved["sizes"], where, "train the run again")
     blank = Statistics.blank(sizes.observation)
     return methods.build(methods.Setup(saved["method"], configs, [saved["seed"]], sizes, blank))
 

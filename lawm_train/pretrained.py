@@ -18,7 +18,7 @@ from lawm_data import files, hub, shards
 from lawm_data.errors import UserError
 from lawm_data.manifest import LARGEST_SIZE, FileEntry
 from lawm_data.parsing import parse
-from lawm_data.runs import Position, Trained
+from lawm_data.runs import Origin, Position, Trained
 from lawm_train.data import Sizes
 
 NAME, TENSORS = "policy.json", "policy.safetensors"
@@ -99,6 +99,7 @@ def _description(path: Path, where: str) -> dict[str, Any]:
         raise UserError(f"{place}: schema_version is {version!r:.20}, this program reads {SCHEMA_VERSION}; update lawm")
     parse(_File, value, place, _CURE)
     parse(FileEntry, value["tensors"], f"{place}: tensors", _CURE)
+    parse(Origin, value["dataset"], f"{place}: dataset", _CURE)
     parse(Sizes, value["sizes"], f"{place}: sizes", _CURE)
     if not all(1 <= value["sizes"][key] <= LARGEST_SIZE for key in ("observation", "action")):
         raise UserError(f"{place}: sizes of observation and action cannot be right; {_CURE}")

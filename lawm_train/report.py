@@ -91,7 +91,11 @@ def regenerated(text: str, folder: Path) -> str:
         paths = []
         for place in places.split():
             pattern = place if place.endswith(".csv") else f"{place}/*.csv"
-            paths += (own := sorted(folder.glob(pattern)))
+            try:
+                own = sorted(folder.glob(pattern))
+            except (ValueError, NotImplementedError) as error:  # of `**x`, and of an absolute path
+                raise UserError(f"{begin.strip()}: {pattern}: {error}; name folders beside this file") from None
+            paths += own
             if not own:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = evidence.gather(paths)

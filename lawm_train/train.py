@@ -15,6 +15,7 @@ import click
 import torch
 from torch import Tensor
 
+from lawm_data.nets import captured
 from lawm_data.progress import Bar
 from lawm_data.runs import START, Position, Run, shared_position, side_by_side
 from lawm_train import policy
@@ -250,7 +251,7 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
     left = 0.0
     for number, (phase, copy) in enumerate(zip(phases, scratch, strict=True)):
         done = 0 if number > start.phase else start.update if number == start.phase else phase.updates
-        left += (phase.updates - done) * seconds_per_update(copy, device, TIMED_UPDATES, repeats=1)
+        left += (phase.updates - done) * _seconds(copy, device)
     episodes = job.dataset.manifest.slices[job.slice_name].statistics["episodes"]
     many = "seed" if len(job.seeds) == 1 else "seeds"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
@@ -261,3 +262,9 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
         f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start != START else "")
     )
+
+
+def _seconds(phase: Phase, device: str) -> float:
+    """Of an update; where its courses are recorded (see `Captured`), once all have been: two turns of each."""
+    turns = phase.period if torch.device(device).type in captured.RECORDERS else 1
+    return seconds_per_update(phase, device, TIMED_UPDATES * turns, repeats=1)

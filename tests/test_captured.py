@@ -1,5 +1,7 @@
 """Recorded updates do what updates do. On a CPU a stand-in records, by a graph's rules: fixed memory, one result."""
 
+from dataclasses import replace
+
 import models
 import pytest
 import test_dreamer
@@ -76,6 +78,20 @@ def test_every_course_of_an_update_is_recorded_once(dataset, recorded):  # noqa:
     for i in range(10):
         phase.step(i)
     assert len(recorded) == 3, "agent.td3bc.actor_every"
+
+
+@pytest.mark.parametrize(("method", "setting"), [("td3bc", "actor_every=3"), ("lawm", "stride=4")])
+def test_the_time_that_is_told_beforehand_is_that_of_recorded_updates(dataset, recorded, method, setting):  # noqa: F811
+    """What is timed comes after each course of an update was recorded."""
+    part = "td3bc" if method == "td3bc" else "clap"
+    asked = job(dataset, method, settings=["train.joint=true", f"agent.{part}.{setting}"])
+    data = train.load_data(asked)
+    (phase,) = train.build(asked, data).phases(data)
+    assert phase.period == int(setting[-1])
+    seen = []
+    train._seconds(replace(phase, step=lambda i: seen.append(len(recorded)) or phase.step(i)), "cpu")
+    half = len(seen) // 2
+    assert len(recorded) == phase.period and set(seen[half:]) == {phase.period}
 
 
 @pytest.mark.parametrize("curious", [False, True])

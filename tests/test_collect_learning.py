@@ -177,9 +177,9 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(tmp_path: 
     assert run_of(tmp_path).positions() == [Position(0, 6)]
     shutil.rmtree(run_of(tmp_path).checkpoint(Position(0, 6)))
     with pytest.raises(
-        UserError, match=r"collected by Dreamer.* 2 updates .* now Dreamer.* 3 updates .*another --root"
+        UserError, match=r"dreamer-s0: was begun with other settings \(settings.collect.dreamer.lr was .*another --root"
     ):
-        collect(tmp_path, ENV, made(episodes=4, seeds=2, dreamer=replace(TINY, updates=3)))
+        collect(tmp_path, ENV, made(episodes=4, seeds=2, dreamer=replace(TINY, lr=0.1)))
     for checkpoint in tmp_path.glob("checkpoint-*"):
         checkpoint.rename(run_of(tmp_path).path / checkpoint.name)
     assert contents(tmp_path) == before
@@ -188,7 +188,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(tmp_path: 
 
 @pytest.mark.parametrize("order, episodes, size, ends", [(0, 7, 3, [3, 6, 7]), (4, 9, 3, [6, 9]), (5, 5, 2, [])])
 def test_rounds_end_at_multiples(order: int, episodes: int, size: int, ends: list[int]) -> None:
-    found = rounds(order, episodes, size)
+    found = list(rounds(order, episodes, size))
     assert [one.stop for one in found] == ends
     assert [k for one in found for k in one] == list(range(order, episodes))
 

@@ -121,7 +121,9 @@ def test_a_setting_that_the_command_does_not_read_is_refused(tmp_path: Path) -> 
         config.load(recipe(tmp_path, ""), ["train.what=3"], SECTIONS, {})
 
 
-@pytest.mark.parametrize("value", ["2024-13-01", "1" * 5000, "9" * 400])
+@pytest.mark.parametrize(
+    "value", ["2024-13-01", "1" * 5000, "9" * 400, "!!bool maybe", "!!timestamp x", "!!int ''", "[" * 2000]
+)
 def test_what_only_looks_like_a_date_or_a_number_is_one_line(tmp_path: Path, value: str) -> None:
     for given, settings in ((f"agent: {{lr: {value}}}", []), ("", [f"agent.lr={value}"])):
         with pytest.raises(UserError, match="not readable as YAML|--set agent.lr=|expected a finite number"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import random_episode
 from made_dataset import made_episodes, make_dataset
 from made_runs import make_run
 from test_split import made, split, store
@@ -457,6 +458,20 @@ def test_a_dataset_without_validation_episodes_is_one_line(dataset):
     bare = stream.Dataset(hub.Folder(Path("data"), replace(dataset.manifest, slices=none)))
     with pytest.raises(UserError, match="slice medium-replay has no validation episodes.*split.validation=20"):
         diagnostics.held_out(run, bare)
+
+
+def test_validation_episodes_too_short_for_the_ladder_are_left_out(tmp_path):
+    need = rungs.CONTEXT + rungs.HORIZONS[-1]
+    short = [random_episode(100 + order, need - 1) for order in range(4)]
+    for shortest, says in ((3, None), (4, f"no validation episode has the {need} steps that the ladder looks at")):
+        make_dataset(tmp_path / str(shortest), [*made_episodes(16 - shortest), *short[:shortest]])
+        dataset = stream.open_dataset(str(tmp_path / str(shortest)))
+        (run,) = train.train(job(dataset, "clap"), tmp_path / f"runs{shortest}")
+        if says:
+            with pytest.raises(UserError, match=says):
+                diagnostics.held_out(run, dataset)
+        else:
+            assert diagnostics.held_out(run, dataset).observation.shape[:3] == (need + 1, 1, diagnostics.WINDOWS)
 
 
 @pytest.mark.parametrize(("method", "skipped"), [("lawm", 3), ("clap", 4), ("idm-clap", 4)])

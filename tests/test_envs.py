@@ -96,6 +96,13 @@ def test_actions_span_the_bounds_of_the_task() -> None:
         np.testing.assert_allclose(env._task.physics.control(), control)
 
 
+@pytest.mark.parametrize("repeat", [0, 1001, 10**23])
+def test_an_episode_has_the_control_steps_that_a_repeat_takes(repeat: int) -> None:
+    assert envs.spec("pendulum-swingup", 1000).episode_length == 1
+    with pytest.raises(UserError, match=f"action repeat {repeat}: expected 1 to 1000, the control steps of an episode"):
+        envs.spec("pendulum-swingup", repeat)
+
+
 @pytest.mark.parametrize(("repeat", "length"), [(2, 500), (3, 334)])
 def test_time_limit_is_done_and_not_terminal(repeat: int, length: int) -> None:
     env, still = envs.make("pendulum-swingup", repeat), np.zeros(1, np.float32)

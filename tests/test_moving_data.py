@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -48,6 +49,32 @@ def test_run_continues_with_the_commit_that_it_began_with(hub: LoopbackHub, tmp_
     asked = [word if word != REPO else f"{REPO}@{second}" for word in TRAIN]
     refused = python(hub, *asked, **root)
     assert refused.returncode == 2 and "dataset.digest" in refused.stderr.splitlines()[-1]
+
+
+def test_the_same_data_from_a_folder_and_from_the_hub_are_one_dataset(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Train on the folder, push it, go on with the repository: it is the same run, and so the other way round."""
+    hub.publish(REPO, content(tmp_path / "one", 15))
+    root, local = {"LAWM_ROOT": str(tmp_path / "lawm")}, [w if w != REPO else str(tmp_path / "one") for w in TRAIN]
+    longer = ["--set", "agent.bc.updates=3"]
+    for command in (local, TRAIN, [*TRAIN, *longer], [*local, *longer]):
+        done = python(hub, *command, **root)
+        assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("lawm/runs/*")
+    assert sum('"finished"' in line for line in (run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_cache_whose_files_cannot_be_locked_for_writing_is_used_and_not_cleaned(tmp_path, monkeypatch) -> None:
+    """NFS wants a file open for writing before it is locked for one alone (flock(2)); other systems lock nothing."""
+    manifest = tmp_path / "lawm.json"
+    manifest.write_text("{}")
+
+    def refused(descriptor: int, how: int) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with contextlib.ExitStack() as claims:
+        assert not cache._claim(manifest, claims)
+    assert cache.hold(manifest)
 
 
 def pulled(hub: LoopbackHub, where: str, **environment: str) -> bool:

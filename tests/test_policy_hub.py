@@ -123,8 +123,23 @@ def test_policy_carries_its_state_until_reset(run: Run) -> None:
     acting.reset()
     alone = np.stack([acting(row[1]) for row in OBSERVATIONS])
     np.testing.assert_allclose(alone, whole[:, 1], rtol=1e-5, atol=1e-6)
+    backwards = OBSERVATIONS[0][::-1, ::-1]
+    given = []
+    for observation in (backwards, backwards.copy()):
+        acting.reset()
+        given.append(acting(observation))
+    assert (given[0] == given[1]).all(), "however it lies in memory"
     with pytest.raises(ValueError, match="expected \\(5,\\)"):
         acting(np.zeros(4))
+
+
+@pytest.mark.parametrize(("part", "says"), [("sizes", "missing key 'action'"), ("dataset", "missing key 'digest'")])
+def test_a_run_whose_settings_lack_a_part_is_one_line(run: Run, tmp_path: Path, part: str, says: str) -> None:
+    cut = Run(tmp_path / run.name)
+    shutil.copytree(run.path, cut.path)
+    files.write_json(cut.path / "config.json", run.config | {part: {}})
+    with pytest.raises(UserError, match=f"config.json.*{says}.* train the run again"):
+        Policy.from_pretrained(cut.path)
 
 
 def test_what_is_published_holds_nothing_of_this_machine(run: Run, tmp_path: Path) -> None:

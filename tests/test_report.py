@@ -172,7 +172,7 @@ def test_evidence_takes_the_place_of_what_it_holds_and_of_nothing_else(tmp_path)
     longer = {"settings": {"model": {"prior": None}, "train": {"batch": 16, "updates": 3}}}
     short, long = keep("short", [100, 200]), keep("long", [100, 200, 300], **longer)
     assert len(long) > len(short)
-    for other in ({"dataset": {"digest": "e" * 64}}, {}):
+    for other in ({"dataset": {"digest": "e" * 64, "revision": None}}, {}):
         with pytest.raises(UserError, match=r"kept/a.csv: holds another run of this name \(dataset dddddddddddd"):
             keep(f"other{len(other)}", [100, 250], **other)
     assert (tmp_path / "kept" / "a.csv").read_text() == long
@@ -185,7 +185,9 @@ def test_several_fractions_of_labels_are_drawn_an_oracle_as_all_of_them(runs, tm
     longer = {"model": {"prior": None}, "train": {"batch": 32}}
     unlike = make_run(tmp_path / "unlike", "clap", 0, [60], label_frac=0.02, settings=longer)
     oracle = make_run(tmp_path / "oracle", "clap", 0, [300, 250], oracle=True)
-    other = make_run(tmp_path / "other", "lawm", 0, [70], label_frac=0.2, dataset={"digest": "e" * 64})
+    other = make_run(
+        tmp_path / "other", "lawm", 0, [70], label_frac=0.2, dataset={"digest": "e" * 64, "revision": None}
+    )
     lines = plots.by_fraction(records([*runs, few, unlike, oracle, other]))
     ((key, line),) = lines.items()
     assert (key.slice, key.dataset, key.method) == ("expert", "d" * 12, "clap")
@@ -215,7 +217,9 @@ def test_the_settings_digest_changes_with_the_settings_alone(tmp_path):
         return records([make_run(tmp_path / name, "lawm", seed, [1], **changes)])[0].settings
 
     plain = digest("a")
-    assert plain == digest("b", seed=5, label_seed=9, labeled=7, code=None, dataset={"digest": "e" * 64})
+    assert plain == digest(
+        "b", seed=5, label_seed=9, labeled=7, code=None, dataset={"digest": "e" * 64, "revision": None}
+    )
     assert plain != digest("c", settings={"model": {"prior": None}, "train": {"batch": 8}})
 
 

@@ -54,6 +54,13 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
     assert "| TD3+BC oracle - C-LAP |" in other and "| LAWM - " not in other
     with pytest.raises(UserError, match="no run of 'sac' to set against the others"):
         report.regenerated("<!-- table: paired:sac of results/own -->\n<!-- end -->", tmp_path)
+    (tmp_path / "results" / "cut").mkdir()
+    (tmp_path / "results" / "cut" / "a.csv").write_text("")
+    with pytest.raises(UserError, match=r"cut/a.csv: not readable as evidence of a run .*no row"):
+        report.regenerated("<!-- table: runs of results/cut -->\n<!-- end -->", tmp_path)
+    for place in ("/results/own", "results/**own"):
+        with pytest.raises(UserError, match="name folders beside this file"):
+            report.regenerated(f"<!-- table: runs of {place} -->\n<!-- end -->", tmp_path)
     with pytest.raises(UserError, match="unknown table 'sums'; there are table1"):
         report.regenerated("<!-- table: sums of results/own -->\n<!-- end -->", tmp_path)
     with pytest.raises(UserError, match=r"no evidence .*results/none/\*.csv; `lawm-train report"):

@@ -134,3 +134,26 @@ def test_an_oracle_has_nothing_to_infer_or_to_draw():
         methods.check("idm-td3bc", Labels(oracle=True))
     with pytest.raises(UserError, match="nothing for --label-frac"):
         methods.check("clap", Labels(oracle=True, fraction=0.1))
+
+
+def test_a_seed_has_the_heads_that_it_has_alone_whichever_draw_holds_the_true_end(tmp_path):
+    """A lone seed whose own draw misses the one true end has the continue head all the same."""
+    episodes = [replace(random_episode(k, 12 + k), terminal=k == 17) for k in range(30)]
+    Store(tmp_path / "raw").create("custom:made", "made", META, episodes)
+    splitting.split(tmp_path, None, Config(label_frac=0.2), tmp_path / "out")
+    dataset, labels = stream.open_dataset(str(tmp_path / "out")), Labels(seed="own")
+    lone = [train.load_data(job(dataset, "clap", [seed], labels=labels)) for seed in range(12)]
+    ends = [any(episode.terminal for episode in data.labeled[0]) for data in lone]
+    assert True in ends and False in ends
+    side = train.load_data(job(dataset, "clap", range(12), labels=labels))
+    assert [data.sizes for data in lone] == [side.sizes] * 12 and side.sizes.terminal
+    own = train.load_data(job(dataset, "clap"))
+    assert own.sizes.terminal == any(episode.terminal for episode in own.labeled[0])
+
+
+def test_where_every_action_is_kept_seeds_share_one_copy_of_the_episodes(folder):
+    asked = job(folder("whole"), "bc", [0, 1, 2], labels=Labels(seed="own"))
+    data = train.load_data(asked)
+    assert all(own is data.labeled[0] for own in data.labeled) and len({id(p) for ps in data.pools for p in ps}) == 1
+    assert asked.gigabytes == job(folder("whole"), "bc").gigabytes and not asked.at_once
+    assert [asked.asked(seed)["label_seed"] for seed in (0, 1, 2)] == [0, 1, 2]

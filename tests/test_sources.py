@@ -147,7 +147,9 @@ def test_a_forgotten_part_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "1 of the files 0..11 are not there, the first is 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("only", "chosen"), [("5:", EPISODES[5:]), (":5", EPISODES[:5]), ("2:4", EPISODES[2:4])])
+@pytest.mark.parametrize(
+    ("only", "chosen"), [("5:", EPISODES[5:]), (":5", EPISODES[:5]), ("2:4", EPISODES[2:4]), (f":{9**30}", EPISODES)]
+)
 def test_only_imports_a_part_which_holds_for_good(tmp_path: Path, only: str, chosen: list[Episode]) -> None:
     folder = write_aime(tmp_path / "buffer", EPISODES)
     importers.run("aime", [folder], CUSTOM, tmp_path / "raw", only=only)

@@ -152,6 +152,16 @@ def test_a_damaged_chunk_is_named(tmp_path: Path, small_chunks: None, change: st
     assert "\n" not in str(told.value)
 
 
+def test_one_seed_is_read_without_the_others(tmp_path: Path, small_chunks: None) -> None:
+    """A collector resumes whatever became of another's files."""
+    raw = made(tmp_path, mixed_episodes())
+    wanted = [row for row in raw.rows(ENV, SOURCE) if row.seed == 3]
+    damage(tmp_path / "raw" / ENV / SOURCE / "0" / "000000.h5", "empty")
+    assert raw.rows(ENV, SOURCE, 3) == wanted and raw.rows(ENV, SOURCE, 5) == []
+    with pytest.raises(UserError, match="0/000000.h5"):
+        raw.rows(ENV, SOURCE)
+
+
 def test_no_flipped_byte_passes_unseen(tmp_path: Path) -> None:
     raw = made(tmp_path, [counting_episode(k) for k in range(3)])
     rows = raw.rows(ENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -140,7 +141,7 @@ def _range(only: str) -> slice:
     found = re.fullmatch(r"(\d*):(\d*)", only)
     if not found:
         raise UserError(f"--only {only}: expected FIRST:STOP, such as 5: or :2000")
-    return slice(*(int(number) if number else None for number in found.groups()))
+    return slice(*(min(int(number), sys.maxsize) if number else None for number in found.groups()))
 
 
 def _beside_table4(returns: Sequence[float], paper: dict[str, float]) -> str:
