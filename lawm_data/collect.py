@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from lawm_data import curves, dreamer, envs, files, parallel, plan2explore
-from lawm_data.config import as_dict, check_least
+from lawm_data.config import Count, as_dict
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner
@@ -33,19 +33,16 @@ class Config:
     """The recipe's `collect` section."""
 
     policy: Literal["dreamer", "plan2explore", "random"] = "dreamer"
-    seeds: int = 1  # collectors, with seeds 0, 1, ...
-    episodes: int = 600  # of each seed
-    repeat: int = 2  # simulator steps to an agent step
-    round: int = 5  # episodes rolled out in step and stored together; a kill costs at most these
-    prefill: int = 5  # episodes of random actions before an agent acts
+    seeds: Count = 1  # collectors, with seeds 0, 1, ...
+    episodes: Count = 600  # of each seed
+    repeat: Count = 2  # simulator steps to an agent step
+    round: Count = 5  # episodes rolled out in step and stored together; a kill costs at most these
+    prefill: Count = 5  # episodes of random actions before an agent acts
     tensorboard: bool = False  # events beside metrics.jsonl
-    threads: int = 1  # of PyTorch, each seed; another number gives other rounding and so another history
+    threads: Count = 1  # of PyTorch, each seed; another number gives other rounding and so another history
     device: str = "cpu"
     dreamer: dreamer.Config = field(default_factory=dreamer.Config)
     plan2explore: plan2explore.Config = field(default_factory=plan2explore.Config)
-
-    def __post_init__(self) -> None:
-        check_least("collect", self, seeds=1, episodes=1, repeat=1, round=1, prefill=1, threads=1)
 
 
 def collect(root: Path, env: str, config: Config) -> None:

@@ -11,13 +11,27 @@ import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from lawm_data.errors import UserError
 
 SECTIONS = ("collect", "split", "model", "agent", "train", "evaluate", "grid")
+
+
+class Bounds(NamedTuple):
+    """What a number may be, in the type of its setting; checked where a recipe, --set or a flag gives it."""
+
+    least: float = -math.inf
+    most: float = math.inf
+
+
+Count = Annotated[int, Bounds(1)]
+NonNegative = Annotated[float, Bounds(0)]
+Positive = Annotated[float, Bounds(1e-6)]  # a standard deviation, the bound of a norm
+Share = Annotated[float, Bounds(0, 1)]
+Part = Annotated[float, Bounds(0, 0.99)]  # a share that leaves something
 
 
 def load(
@@ -42,25 +56,6 @@ def from_dict(saved: Mapping[str, Any], sections: Mapping[str, type], where: str
     """The inverse of `as_dict`, for the settings saved with a run; `where` is their file."""
     checked = _check_sections(saved, sections, where)
     return {name: _build(kind(), checked.get(name, {})) for name, kind in sections.items()}
-
-
-POSITIVE = 1e-6  # the least of what must not be 0: a standard deviation, a bound of a norm
-
-
-def check_least(section: str, values: Any, **least: float) -> None:
-    """For a dataclass of settings: UserError names the first that is below its least value; None is not."""
-    for key, bound in least.items():
-        value = getattr(values, key)
-        if value is not None and value < bound:
-            raise UserError(f"{section}.{key} is {value}, expected {bound} or more")
-
-
-def check_most(section: str, values: Any, **most: float) -> None:
-    """For a dataclass of settings: UserError names the first that is above its greatest value."""
-    for key, bound in most.items():
-        value = getattr(values, key)
-        if value > bound:
-            raise UserError(f"{section}.{key} is {value}, expected {bound} or less")
 
 
 def as_dict(configs: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +118,7 @@ def _check_sections(values: Any, sections: Mapping[str, type], where: str) -> di
 
 def _check(cls: type, values: Any, key: str, where: str) -> dict[str, Any]:
     """`values` in the types of the dataclass `cls`, nested as it is."""
-    kinds = get_type_hints(cls)
+    kinds = get_type_hints(cls, include_extras=True)
     checked = {}
     for name, value in _mapping(values, key, where).items():
         inner = f"{key}.{name}"
@@ -135,8 +130,8 @@ def _check(cls: type, values: Any, key: str, where: str) -> dict[str, Any]:
             continue
         try:
             checked[name] = _fit(kind, value)
-        except ValueError:
-            raise UserError(f"{where}: {inner} is {value!r}, expected {_describe(kind)}") from None
+        except ValueError as error:
+            raise UserError(f"{where}: {inner} is {value!r}, expected {str(error) or _describe(kind)}") from None
     return checked
 
 
@@ -147,8 +142,13 @@ def _mapping(values: Any, key: str, where: str) -> Mapping[str, Any]:
 
 
 def _fit(kind: Any, value: Any) -> Any:
-    """`value` as the type `kind`, or ValueError. Nothing is converted but int to float and list to tuple."""
+    """`value` as the type `kind`, or ValueError, which names a bound that it is beyond.
+
+    Nothing is converted but int to float and list to tuple.
+    """
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _within(inner[1], _fit(inner[0], value))
     if origin in (Union, types.UnionType):
         return _fit_any(inner, value)
     if origin is Literal:
@@ -164,13 +164,22 @@ def _fit(kind: Any, value: Any) -> Any:
     return value
 
 
+def _within(bounds: Bounds, number: float) -> float:
+    if number < bounds.least:
+        raise ValueError(f"{bounds.least} or more")
+    if number > bounds.most:
+        raise ValueError(f"{bounds.most} or less")
+    return number
+
+
 def _fit_any(kinds: Iterable[Any], value: Any) -> Any:
+    said = ""
     for kind in kinds:
         try:
             return _fit(kind, value)
-        except ValueError:
-            continue
-    raise ValueError
+        except ValueError as error:
+            said = said or str(error)
+    raise ValueError(said)
 
 
 def _fit_sequence(origin: type, inner: tuple[Any, ...], value: Any) -> Any:
@@ -186,7 +195,7 @@ def _fit_float(value: Any) -> float:
         raise ValueError
     try:
         number = float(value)
-    except OverflowError:  # of a whole number
+    except (ValueError, OverflowError):  # the latter of a whole number
         raise ValueError from None
     if not math.isfinite(number):
         raise ValueError
@@ -195,6 +204,8 @@ def _fit_float(value: Any) -> float:
 
 def _describe(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _describe(inner[0])
     if origin in (Union, types.UnionType):
         return " or ".join(map(_describe, inner))
     if origin is Literal:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import POSITIVE, check_least, check_most
+from lawm_data.config import Bounds, Count, NonNegative, Positive, Share
 from lawm_data.nets.blocks import MLP, Init, Noise
 from lawm_data.nets.dists import Gaussian, TwoHot, balanced_kl, bounded_gaussian, gaussian_nll, symlog, tanh_gaussian
 from lawm_data.nets.filtering import Filtering
@@ -25,47 +25,41 @@ from lawm_data.nets.optim import Optimizer, ema
 from lawm_data.nets.products import Products, multiplying
 from lawm_data.nets.returns import lambda_return
 from lawm_data.nets.rssm import RSSM, Filter, State
-from lawm_data.windows import Batch
+from lawm_data.windows import Batch, check_stride
 
 
 @dataclass(frozen=True)
 class Config:
     """The recipe's `collect.dreamer` section."""
 
-    updates: int = 25  # an episode; few, so that the history is long: it is what the slices are cut from
-    batch: int = 16  # windows
-    window: int = 50  # transitions
-    deter: int = 128
-    stoch: int = 32
-    embed: int = 128
-    hidden: int = 128  # width of the RSSM's layers
-    units: int = 128
-    layers: int = 2
-    observation_sigma: float = 0.3  # on symlog's scale
-    reward_sigma: float = 0.3
-    balance: float = 0.8  # share of the state KL that trains the prior
-    free_nats: float = 1.0
-    horizon: int = 15
-    stride: int = 4  # every stride-th posterior state starts an imagined rollout
-    discount: float = 0.99  # per agent step
-    lambda_: float = 0.95
-    entropy: float = 3e-4
-    target_rate: float = 0.02
-    bins: int = 101  # of the critic
-    lr: float = 1e-3  # of the world model
-    actor_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    clip: float = 100.0
+    updates: Count = 25  # an episode; few, so that the history is long: it is what the slices are cut from
+    batch: Count = 16  # windows
+    window: Count = 50  # transitions
+    deter: Count = 128
+    stoch: Count = 32
+    embed: Count = 128
+    hidden: Count = 128  # width of the RSSM's layers
+    units: Count = 128
+    layers: Count = 2
+    observation_sigma: Positive = 0.3  # on symlog's scale
+    reward_sigma: Positive = 0.3
+    balance: Share = 0.8  # share of the state KL that trains the prior
+    free_nats: NonNegative = 1.0
+    horizon: Count = 15
+    stride: Count = 4  # every stride-th posterior state starts an imagined rollout
+    discount: Share = 0.99  # per agent step
+    lambda_: Share = 0.95
+    entropy: NonNegative = 3e-4
+    target_rate: Share = 0.02
+    bins: Annotated[int, Bounds(2)] = 101  # of the critic
+    lr: NonNegative = 1e-3  # of the world model
+    actor_lr: NonNegative = 3e-4
+    critic_lr: NonNegative = 3e-4
+    clip: Positive = 100.0
     products: Products = "float32"  # of actor and critic; or "bfloat16", see nets.products.multiplying
 
     def __post_init__(self) -> None:
-        sizes = dict.fromkeys(("updates", "batch", "window", "deter", "stoch", "embed", "hidden", "units", "layers"), 1)
-        check_least("collect.dreamer", self, **sizes, horizon=1, stride=1, bins=2, lr=0, actor_lr=0, critic_lr=0)
-        positive = dict.fromkeys(("observation_sigma", "reward_sigma", "clip"), POSITIVE)
-        check_least("collect.dreamer", self, **positive, free_nats=0, entropy=0)
-        for check, bound in ((check_least, 0), (check_most, 1)):
-            check("collect.dreamer", self, **dict.fromkeys(("balance", "discount", "lambda_", "target_rate"), bound))
-        check_most("collect.dreamer", self, stride=self.window + 1)  # the states of a window
+        check_stride("collect.dreamer", self.stride, self.window)
 
 
 class Reward(Protocol):

@@ -12,11 +12,12 @@ D + S state.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import POSITIVE, check_least
+from lawm_data.config import Bounds, Count, NonNegative, Positive
 from lawm_data.nets.blocks import MLP, Init, by_member, to_members
 from lawm_data.nets.dists import gaussian_nll, symexp, symlog
 from lawm_data.nets.optim import Optimizer
@@ -26,15 +27,12 @@ from lawm_data.nets.optim import Optimizer
 class Config:
     """The recipe's `collect.plan2explore` section."""
 
-    members: int = 5
-    units: int = 128
-    layers: int = 2
-    lr: float = 1e-3
-    clip: float = 100.0
-    entropy: float = 0.03  # of the actor, in place of collect.dreamer.entropy: keeps its actions off the limits
-
-    def __post_init__(self) -> None:
-        check_least("collect.plan2explore", self, members=2, units=1, layers=1, lr=0, clip=POSITIVE, entropy=0)
+    members: Annotated[int, Bounds(2)] = 5
+    units: Count = 128
+    layers: Count = 2
+    lr: NonNegative = 1e-3
+    clip: Positive = 100.0
+    entropy: NonNegative = 0.03  # of the actor, in place of collect.dreamer.entropy: keeps its actions off the limits
 
 
 class Disagreement(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from lawm_data.config import check_least, check_most
+from lawm_data.config import Bounds, Count
 from lawm_data.draw import rank, share
 from lawm_data.errors import UserError
 from lawm_data.parsing import LARGEST
@@ -19,6 +19,7 @@ TRAILING = 20  # episodes in the mean that says how far a collector has come
 HELD_OUT = 0.05  # of a slice, for validation where the quota leaves nothing over
 TOP_UP = "topup"  # the source of rollouts of kept policies, which no learner's history holds
 KEEPER = "dreamer"  # the source whose policies are kept for it
+Seed = Annotated[int, Bounds(0, LARGEST)]
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,14 @@ class Config:
     """
 
     label_frac: float | None = None
-    label_seed: int = 0
-    slice_seed: int = 0
-    quota: int = 2000
-    min_episodes: int = 20
-    validation: int = 20
+    label_seed: Seed = 0
+    slice_seed: Seed = 0
+    quota: Annotated[int, Bounds(1, LARGEST)] = 2000
+    min_episodes: Annotated[int, Bounds(2)] = 20
+    validation: Annotated[int, Bounds(0)] = 20
     strict: bool = False
-    shard_mb: int = 64
+    shard_mb: Count = 64
     rules: Rules = field(default_factory=Rules)
-
-    def __post_init__(self) -> None:
-        seeds = {"label_seed": 0, "slice_seed": 0}
-        check_least("split", self, **seeds, quota=1, min_episodes=2, validation=0, shard_mb=1)
-        check_most("split", self, **dict.fromkeys([*seeds, "quota"], LARGEST))
 
 
 @dataclass(frozen=True)

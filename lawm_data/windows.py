@@ -190,6 +190,12 @@ class Contexts:
         return context, action
 
 
+def check_stride(section: str, stride: int, window: int) -> None:
+    """UserError where a stride passes over every state of a window but its first."""
+    if stride > window + 1:
+        raise UserError(f"{section}.stride is {stride}, expected {window + 1} or less, the states of a window")
+
+
 def moments(pools: Sequence[Pool]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each observation dimension over exactly these pools' rows, [1, O] float32 each."""
     rows = sum(len(pool.rows) for pool in pools)

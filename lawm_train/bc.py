@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import POSITIVE, check_least, check_most
+from lawm_data.config import Count, NonNegative, Positive, Share
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.optim import Optimizer, averaged, ema
 from lawm_data.nets.products import multiplying
@@ -22,17 +22,13 @@ from lawm_train.evaluate import Act, stateless
 class Config:
     """The recipe's `agent.bc` section; batch counts transitions."""
 
-    updates: int = 50_000
-    units: int = 256
-    layers: int = 2
-    batch: int = 256
-    lr: float = 3e-4
-    clip: float = 100.0
-    acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
-
-    def __post_init__(self) -> None:
-        check_least("agent.bc", self, updates=1, units=1, layers=1, batch=1, lr=0, clip=POSITIVE, acting_rate=0)
-        check_most("agent.bc", self, acting_rate=1)
+    updates: Count = 50_000
+    units: Count = 256
+    layers: Count = 2
+    batch: Count = 256
+    lr: NonNegative = 3e-4
+    clip: Positive = 100.0
+    acting_rate: Share = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
 
 
 class Cloner(nn.Module):

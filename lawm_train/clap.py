@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import POSITIVE, check_least, check_most
+from lawm_data.config import Count, NonNegative, Positive, Share
 from lawm_data.nets.blocks import MLP, Init, Noise, by_member, to_members
 from lawm_data.nets.dists import bounded_gaussian, tanh_gaussian
 from lawm_data.nets.optim import Optimizer, averaged, ema
@@ -28,27 +28,21 @@ from lawm_train.lawm import WorldModel
 class Config:
     """The recipe's `agent.clap` section (Table 2, Agent)."""
 
-    updates: int = 10_000
-    units: int = 128
-    layers: int = 3
-    lr: float = 3e-4
-    horizon: int = 5
-    discount: float = 0.99  # per agent step
-    lambda_: float = 0.95
-    eps: float = 2.0  # half width of the support, in standard deviations of the prior
-    entropy: float = 0.01
-    critics: int = 2  # a value is the least that their targets give; argmax-ai/aime's number
-    target_rate: float = 0.01
-    acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
-    stride: int = 4  # every stride-th posterior state starts an imagined rollout
-    clip: float = 100.0
+    updates: Count = 10_000
+    units: Count = 128
+    layers: Count = 3
+    lr: NonNegative = 3e-4
+    horizon: Count = 5
+    discount: Share = 0.99  # per agent step
+    lambda_: Share = 0.95
+    eps: NonNegative = 2.0  # half width of the support, in standard deviations of the prior
+    entropy: NonNegative = 0.01
+    critics: Count = 2  # a value is the least that their targets give; argmax-ai/aime's number
+    target_rate: Share = 0.01
+    acting_rate: Share = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
+    stride: Count = 4  # every stride-th posterior state starts an imagined rollout
+    clip: Positive = 100.0
     products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
-
-    def __post_init__(self) -> None:
-        sizes = dict.fromkeys(("updates", "units", "layers", "horizon", "critics", "stride"), 1)
-        check_least("agent.clap", self, **sizes, lr=0, eps=0, entropy=0, clip=POSITIVE)
-        for check, bound in ((check_least, 0), (check_most, 1)):
-            check("agent.clap", self, discount=bound, lambda_=bound, target_rate=bound, acting_rate=bound)
 
 
 class Agent(nn.Module):

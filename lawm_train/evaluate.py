@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lawm_data import envs, rollout
-from lawm_data.config import check_least
+from lawm_data.config import Count
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 
@@ -28,11 +28,8 @@ Act = Callable[[Tensor, Tensor], Tensor]
 class Config:
     """The recipe's `evaluate` section."""
 
-    episodes: int = 20  # at the end of a phase and every `every` updates
-    every: int = 2_500  # of the world model; a phase of more or fewer updates is evaluated as many times
-
-    def __post_init__(self) -> None:
-        check_least("evaluate", self, episodes=1, every=1)
+    episodes: Count = 20  # at the end of a phase and every `every` updates
+    every: Count = 2_500  # of the world model; a phase of more or fewer updates is evaluated as many times
 
 
 def stateless(actor: Callable[[Tensor], Tensor]) -> Act:

@@ -17,7 +17,7 @@ import click
 import torch
 
 from lawm_data import files, parallel
-from lawm_data.config import check_least
+from lawm_data.config import Count
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
 from lawm_train import evidence, methods, scoring, stream, train
@@ -35,12 +35,9 @@ class Config:
     datasets: tuple[str, ...] = ()  # folders or Hub ids; --hub-dataset in their place
     slices: tuple[str, ...] = ()  # none: medium-replay, or the only one there is
     label_fracs: tuple[float, ...] = ()  # none: the dataset's own
-    runs: int = 3
-    episodes: int = scoring.EPISODES  # of the score of a last checkpoint
-    jobs: int = 1  # cells at a time: on a CPU faster than one with all threads, at the memory of as many
-
-    def __post_init__(self) -> None:
-        check_least("grid", self, runs=1, episodes=1, jobs=1)
+    runs: Count = 3
+    episodes: Count = scoring.EPISODES  # of the score of a last checkpoint
+    jobs: Count = 1  # cells at a time: on a CPU faster than one with all threads, at the memory of as many
 
 
 class Cell(NamedTuple):

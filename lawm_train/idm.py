@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lawm_data import windows
-from lawm_data.config import POSITIVE, check_least, check_most
+from lawm_data.config import Count, NonNegative, Part, Positive
 from lawm_data.draw import rank, share
 from lawm_data.episode import Episode
-from lawm_data.errors import UserError
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer, detached, dropping
 from lawm_data.nets.captured import Captured
 from lawm_data.nets.optim import Optimizer
@@ -30,23 +29,16 @@ from lawm_data.progress import Bar
 class Config:
     """The recipe's `agent.idm` section; the window is 2 radius + 1 observations, o_t and o_{t+1} among them."""
 
-    updates: int = 20_000
-    units: int = 256
-    layers: int = 3
-    batch: int = 256
-    radius: int = 2
-    dropout: float = 0.1
-    lr: float = 3e-4  # Table 3 prints 3e-4 and 1e-4
-    clip: float = 100.0
-    held_out: float = 0.1  # of the labeled trajectories; 0: train and choose on all of them
-    choose_every: int = 500  # updates
-
-    def __post_init__(self) -> None:
-        check_least("agent.idm", self, updates=1, units=1, layers=1, batch=1, radius=1, lr=0, choose_every=1)
-        check_least("agent.idm", self, dropout=0, clip=POSITIVE)
-        check_most("agent.idm", self, dropout=0.99)
-        if not 0 <= self.held_out < 1:
-            raise UserError(f"agent.idm.held_out is {self.held_out}, expected a share of the trajectories, below 1")
+    updates: Count = 20_000
+    units: Count = 256
+    layers: Count = 3
+    batch: Count = 256
+    radius: Count = 2
+    dropout: Part = 0.1
+    lr: NonNegative = 3e-4  # Table 3 prints 3e-4 and 1e-4
+    clip: Positive = 100.0
+    held_out: Part = 0.1  # of the labeled trajectories; 0: train and choose on all of them
+    choose_every: Count = 500  # updates
 
 
 class Network(nn.Module):

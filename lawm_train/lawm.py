@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lawm_data.config import POSITIVE, check_least, check_most
+from lawm_data.config import Count, NonNegative, Positive, Share
 from lawm_data.nets.blocks import MLP, Init, Noise, Normalizer
 from lawm_data.nets.dists import Gaussian, balanced_kl, gaussian, gaussian_nll, kl_gaussian, kl_standard
 from lawm_data.nets.filtering import Filtering
@@ -35,52 +35,42 @@ from lawm_train.inferred import InferredActions
 class Weights:
     """The terms of the objective by name; `terminal` exists only where data has true ends."""
 
-    observation: float = 1.0
-    reward: float = 1.0
-    action: float = 1.0
-    state_kl: float = 1.0
-    latent_kl: float = 1.0
-    terminal: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_least("model.weights", self, **dict.fromkeys(vars(self), 0))
+    observation: NonNegative = 1.0
+    reward: NonNegative = 1.0
+    action: NonNegative = 1.0
+    state_kl: NonNegative = 1.0
+    latent_kl: NonNegative = 1.0
+    terminal: NonNegative = 1.0
 
 
 @dataclass(frozen=True)
 class Config:
     """The recipe's `model` section: the sizes of Table 2, and every choice that the paper leaves open."""
 
-    deter: int = 128
-    stoch: int = 32
-    embed: int = 128
-    hidden: int = 128  # width of the RSSM's layers
-    units: int = 128  # encoder, decoders, action posterior, learned prior
-    layers: int = 2
-    idm_layers: int = 3
-    latent_action: int = 12
+    deter: Count = 128
+    stoch: Count = 32
+    embed: Count = 128
+    hidden: Count = 128  # width of the RSSM's layers
+    units: Count = 128  # encoder, decoders, action posterior, learned prior
+    layers: Count = 2
+    idm_layers: Count = 3
+    latent_action: Count = 12
     prior: Literal["standard", "learned"] | None = None  # None: N(0, I) for LAWM, learned for C-LAP
     normalize: bool = True  # observations, by the statistics of the rows that the method trains on; false: raw
-    observation_sigma: float = 0.3
-    reward_sigma: float = 0.3
-    action_sigma: float = 0.1
-    balance: float = 0.8  # share of the state KL that trains the prior
-    free_nats: float | None = None  # of the state KL; None: 1 for medium-replay and plan2explore, else 0 (Table 2)
-    latent_free_nats: float = 0.0  # of the latent action's KL; the paper has none
+    observation_sigma: Positive = 0.3
+    reward_sigma: Positive = 0.3
+    action_sigma: Positive = 0.1
+    balance: Share = 0.8  # share of the state KL that trains the prior
+    free_nats: NonNegative | None = (
+        None  # of the state KL; None: 1 for medium-replay and plan2explore, else 0 (Table 2)
+    )
+    latent_free_nats: NonNegative = 0.0  # of the latent action's KL; the paper has none
     decoder_grad_unlabeled: bool = True
-    unlabeled_weight: float = 1.0
+    unlabeled_weight: NonNegative = 1.0
     weights: Weights = field(default_factory=Weights)
-    lr: float = 3e-4
-    clip: float = 100.0
+    lr: NonNegative = 3e-4
+    clip: Positive = 100.0
     products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
-
-    def __post_init__(self) -> None:
-        sizes = dict.fromkeys(("deter", "stoch", "embed", "hidden", "units", "latent_action"), 1)
-        sigmas = dict.fromkeys(("observation_sigma", "reward_sigma", "action_sigma"), POSITIVE)
-        check_least(
-            "model", self, **sizes, **sigmas, layers=1, idm_layers=1, balance=0, latent_free_nats=0, lr=0, clip=POSITIVE
-        )
-        check_least("model", self, unlabeled_weight=0, free_nats=0)
-        check_most("model", self, balance=1)
 
 
 class Observed(NamedTuple):

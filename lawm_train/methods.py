@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least, check_most
+from lawm_data.config import Bounds, Count, NonNegative, Share
 from lawm_data.errors import UserError
 from lawm_data.labels import check_fraction
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.nets.captured import Captured
 from lawm_data.nets.products import multiplying
-from lawm_data.windows import Batch
+from lawm_data.windows import Batch, check_stride
 from lawm_train import bc, clap, idm, lawm, td3bc
 from lawm_train.data import Batches, Data, Labels, Sizes, Statistics, Windowed
 from lawm_train.evaluate import Act
@@ -41,21 +41,15 @@ class AgentConfig:
 class TrainConfig:
     """The recipe's `train` section."""
 
-    updates: int = 10_000  # of the world model
-    batch: int = 16  # windows
-    window: int = 50  # transitions
-    labeled_share: float = 0.5  # of a batch; 0.05 is the paper read literally
+    updates: Count = 10_000  # of the world model
+    batch: Annotated[int, Bounds(2)] = 16  # windows: one labeled, one not, at least
+    window: Count = 50  # transitions
+    labeled_share: Share = 0.5  # of a batch; 0.05 is the paper read literally
     joint: bool = False  # world model and agent in one phase
-    log_every: int = 100
-    checkpoint_every: int = 500
+    log_every: Count = 100
+    checkpoint_every: Count = 500
     device: str = "cpu"
-    pool_gb: float = 4.0  # of trajectories in memory; what does not fit is read in turns
-
-    def __post_init__(self) -> None:
-        # two windows: one labeled, one not
-        check_least("train", self, updates=1, batch=2, window=1, labeled_share=0, log_every=1)
-        check_least("train", self, checkpoint_every=1, pool_gb=0)
-        check_most("train", self, labeled_share=1)
+    pool_gb: NonNegative = 4.0  # of trajectories in memory; what does not fit is read in turns
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ class ModelBased:
 
     def __init__(self, setup: Setup):
         self.setup, sizes = setup, setup.sizes
-        check_most("agent.clap", setup.agent.clap, stride=setup.train.window + 1)  # the states of a window
+        check_stride("agent.clap", setup.agent.clap.stride, setup.train.window)
         model: lawm.Config = setup.configs["model"]
         free_nats = sizes.free_nats if model.free_nats is None else model.free_nats
         prior = model.prior or ("standard" if setup.name == "lawm" else "learned")

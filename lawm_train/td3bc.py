@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lawm_data.config import check_least, check_most
+from lawm_data.config import Count, NonNegative, Share
 from lawm_data.nets.blocks import Init, Noise, Normalizer, PlainMLP, by_member, detached, to_members
 from lawm_data.nets.optim import Optimizer, averaged, ema
 from lawm_data.nets.products import Products, multiplying
@@ -28,25 +28,19 @@ CRITICS = 2
 class Config:
     """The recipe's `agent.td3bc` section; batch counts transitions."""
 
-    updates: int = 200_000  # a fifth of the authors' million
-    units: int = 256
-    layers: int = 2
-    batch: int = 256
-    lr: float = 3e-4
-    discount: float = 0.99  # per agent step
-    target_rate: float = 0.005
-    target_noise: float = 0.2  # on the action of the target policy
-    noise_clip: float = 0.5
-    actor_every: int = 2  # critic updates
-    alpha: float = 2.5  # weight of the value against cloning
-    acting_rate: float = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
+    updates: Count = 200_000  # a fifth of the authors' million
+    units: Count = 256
+    layers: Count = 2
+    batch: Count = 256
+    lr: NonNegative = 3e-4
+    discount: Share = 0.99  # per agent step
+    target_rate: Share = 0.005
+    target_noise: NonNegative = 0.2  # on the action of the target policy
+    noise_clip: NonNegative = 0.5
+    actor_every: Count = 2  # critic updates
+    alpha: NonNegative = 2.5  # weight of the value against cloning
+    acting_rate: Share = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
     products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
-
-    def __post_init__(self) -> None:
-        check_least("agent.td3bc", self, updates=1, units=1, layers=1, batch=1, actor_every=1, lr=0)
-        check_least("agent.td3bc", self, target_noise=0, noise_clip=0, alpha=0)
-        for check, bound in ((check_least, 0), (check_most, 1)):
-            check("agent.td3bc", self, discount=bound, target_rate=bound, acting_rate=bound)
 
 
 def normalizer(mean: Tensor, std: Tensor) -> Normalizer:

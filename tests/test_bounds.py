@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from operator import attrgetter
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from lawm_data import config
+from lawm_data import collect, config, slicing
 from lawm_data.errors import UserError
-from lawm_train import policy
+from lawm_train import grid, policy
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,26 @@ def test_a_setting_out_of_range_names_its_key_and_the_bound(setting: str, bound:
     key = setting.partition("=")[0]
     with pytest.raises(UserError, match=rf"{key} is .*, expected {bound}"):
         config.load("cpu", [setting], policy.SECTIONS, {})
+
+
+def numbers(cls: type, place: str) -> Iterator[tuple[str, Any]]:
+    """The numbers of a section of settings and of the parts within it, by key, with their types."""
+    for name, kind in get_type_hints(cls, include_extras=True).items():
+        if dataclasses.is_dataclass(kind):
+            yield from numbers(kind, f"{place}.{name}")
+        elif {int, float} & {kind, *get_args(kind), *(inner for one in get_args(kind) for inner in get_args(one))}:
+            yield f"{place}.{name}", kind
+
+
+def test_every_number_of_every_section_has_bounds() -> None:
+    """But for lists, and what a rule of slices or another check decides."""
+    sections = policy.SECTIONS | {"collect": collect.Config, "split": slicing.Config, "grid": grid.Config}
+    assert sections.keys() == set(config.SECTIONS)
+    found = [pair for name, cls in sections.items() for pair in numbers(cls, name)]
+    free = [key for key, kind in found if "Bounds" not in str(kind)]
+    assert len(found) > 80 and {key for key in free if not key.startswith("split.rules.")} == {
+        "split.label_frac", "grid.label_fracs"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from lawm_data import config
 from lawm_data.errors import UserError
 from lawm_data.slicing import PAPER, Config, Rule, Rules, cut, distinct, rules_of
 from lawm_data.store import Row
@@ -172,5 +173,5 @@ def test_trailing_without_a_cap_is_refused() -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("quota", 0), ("min_episodes", 1), ("validation", -1), ("shard_mb", 0)])
 def test_settings_out_of_range_name_their_key(key: str, value: int) -> None:
-    with pytest.raises(UserError, match=f"split.{key} is {value}"):
-        Config(**{key: value})
+    with pytest.raises(UserError, match=f"--set split.{key}={value}: split.{key} is {value}, expected .* or more"):
+        config.load("cpu", [f"split.{key}={value}"], {"split": Config}, {})
