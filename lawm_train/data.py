@@ -178,7 +178,7 @@ def load(
     batches of a dataset that was split with it.
     """
     if wanted.oracle:
-        pairs: list[Pair] = [(_everything(dataset, slice_name, with_actions=True), [])] * len(seeds)
+        pairs: list[Pair] = [(everything(dataset, slice_name), [])] * len(seeds)
     elif wanted.redrawn:
         pairs = _redrawn(dataset, slice_name, wanted, seeds)
     else:
@@ -206,31 +206,30 @@ def sizes_of(manifest: Manifest, slice_name: str, terminal: bool) -> Sizes:
     return Sizes(manifest.observation_size, manifest.action_size, terminal, free_nats)
 
 
-def _everything(dataset: Dataset, slice_name: str, with_actions: bool) -> list[Episode]:
-    """The whole slice; `with_actions` gives the withheld ones back."""
-    hidden = dataset.episodes(slice_name, "unlabeled", with_actions=with_actions)
+def everything(dataset: Dataset, slice_name: str) -> list[Episode]:
+    """The whole slice, with the actions that were withheld. UserError where their files are not there."""
+    withheld = bool(dataset.manifest.slices[slice_name].splits.get("withheld"))
+    hidden = dataset.episodes(slice_name, "unlabeled", with_actions=withheld)
     return _ordered([*dataset.episodes(slice_name, "labeled"), *hidden])
 
 
 def _redrawn(dataset: Dataset, slice_name: str, wanted: Labels, seeds: Sequence[int]) -> list[Pair]:
     """The pair of each model by the rule of `split`, the rest stripped; equal draws share their lists."""
-    any_withheld = bool(dataset.manifest.slices[slice_name].splits.get("withheld"))
-    everything = _everything(dataset, slice_name, any_withheld)
-    draws = wanted.draws(dataset.manifest, seeds)
+    episodes, draws = everything(dataset, slice_name), wanted.draws(dataset.manifest, seeds)
     pairs: dict[Draw | None, Pair] = {}
     for draw in set(draws):
-        known, others = drawn_apart(everything, *(draw or (None, 0)))
+        known, others = drawn_apart(episodes, *(draw or (None, 0)))
         pairs[draw] = known, [episode.stripped() for episode in others]
     return [pairs[draw] for draw in draws]
 
 
-def drawn_apart(everything: Sequence[Episode], fraction: float | None, seed: int) -> Pair:
+def drawn_apart(episodes: Sequence[Episode], fraction: float | None, seed: int) -> Pair:
     """The episodes whose actions a draw of the labels keeps, and the others, not stripped; both in their order."""
-    known = [episode.episode_id for episode in everything if episode.action is not None]
-    drawn = labels.drawn(known, len(everything), fraction, seed)
+    known = [episode.episode_id for episode in episodes if episode.action is not None]
+    drawn = labels.drawn(known, len(episodes), fraction, seed)
     return (
-        [episode for episode in everything if episode.episode_id in drawn],
-        [episode for episode in everything if episode.episode_id not in drawn],
+        [episode for episode in episodes if episode.episode_id in drawn],
+        [episode for episode in episodes if episode.episode_id not in drawn],
     )
 
 

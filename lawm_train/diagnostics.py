@@ -18,7 +18,7 @@ from lawm_data.runs import Position, Run, trained
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, cells, evidence, idm, ladders, methods, policy, rungs
 from lawm_train.clap import Agent
-from lawm_train.data import drawn_apart
+from lawm_train.data import drawn_apart, everything
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.lawm import WorldModel
 from lawm_train.rungs import Rung, not_walked
@@ -77,10 +77,7 @@ def held_out(run: Run, dataset: Dataset) -> Batch:
 def draw_of(run: Run, dataset: Dataset) -> tuple[list[Episode], list[Episode]]:
     """The episodes whose actions a run read, and the others of its slice, with the actions withheld from it."""
     saved = run.config
-    withheld = bool(dataset.manifest.slices[saved["slice"]].splits.get("withheld"))
-    hidden = dataset.episodes(saved["slice"], "unlabeled", with_actions=withheld)
-    everything = [*dataset.episodes(saved["slice"], "labeled"), *hidden]
-    return drawn_apart(everything, saved["label_frac"], saved["label_seed"])
+    return drawn_apart(everything(dataset, saved["slice"]), saved["label_frac"], saved["label_seed"])
 
 
 def _of_model(run: Run, dataset: Dataset, world: WorldModel, inverse_dynamics: nn.Module | None = None) -> list[Rung]:
