@@ -72,7 +72,7 @@ class Learner:
         if order == 0:
             return
         tensors, state = self.run.load(position)
-        restore(self.modules, [tensors], state.get("optimizer_steps", {}), str(self.run.checkpoint(position)))
+        restore(self.modules, [tensors], state, str(self.run.checkpoint(position)))
         self._remember(episodes)
 
     def policy(self, order: int) -> Policy:
@@ -90,11 +90,11 @@ class Learner:
         means = self._updates(orders, watch)
         seconds = {"learn_seconds": round(time.perf_counter() - began, 3)}
         self.run.log({"kind": "collect", "phase": "collect", "update": orders.stop, **logged, **seconds, **means})
-        tensors, steps = snapshot(self.modules, 1)
+        tensors, state = snapshot(self.modules, 1)
         if orders.stop // KEEP_EVERY > orders.start // KEEP_EVERY:
             acting = {key: x for key, x in tensors[0].items() if key.split(".")[1] in ACTING}
             files.write_bytes(self.run.path / f"policy-{orders.stop:06d}.safetensors", safetensors.torch.save(acting))
-        self.run.save(Position(0, orders.stop), tensors[0], {"optimizer_steps": steps})
+        self.run.save(Position(0, orders.stop), tensors[0], state)
 
     def _remember(self, episodes: Iterable[Episode]) -> None:
         if self.replay is None:

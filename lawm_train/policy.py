@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lawm_data import config
 from lawm_data.errors import UserError
-from lawm_data.nets import snapshot as snapshots
+from lawm_data.nets import snapshot
 from lawm_data.parsing import parse
 from lawm_data.runs import Position, Run, trained
 from lawm_train import evaluate, lawm, methods, pretrained
@@ -128,16 +128,10 @@ def _blank(saved: Mapping[str, Any], where: str, device: str) -> Method:
     return methods.build(methods.Setup(saved["method"], configs, [saved["seed"]], sizes, blank))
 
 
-def snapshot(method: Method, models: int) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-    """Each model's tensors and the rest of a checkpoint's state, see `Run.save`."""
-    tensors, steps = snapshots.snapshot(method.modules, models)
-    return tensors, {"optimizer_steps": steps}
-
-
 def restore(method: Method, runs: list[Run], position: Position) -> dict[str, Any]:
     """Load the runs' checkpoints, one a model, into a method that holds as many models; returns their state."""
     loaded = [run.load(position) for run in runs]
     state = loaded[0][1]
     where = " and ".join(str(run.checkpoint(position)) for run in runs)
-    snapshots.restore(method.modules, [own for own, _ in loaded], state.get("optimizer_steps", {}), where)
+    snapshot.restore(method.modules, [own for own, _ in loaded], state, where)
     return state

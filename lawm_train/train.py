@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lawm_data.nets import captured
+from lawm_data.nets.snapshot import snapshot
 from lawm_data.progress import Bar
 from lawm_data.runs import START, Position, Run, shared_position, side_by_side
 from lawm_train import policy
@@ -173,7 +174,7 @@ class _Loop:
         if acting and session.evaluator and session.going:
             bar.say(self._evaluate(session.evaluator, acting(), update))
         if save:
-            tensors, state = policy.snapshot(session.method, len(session.runs))
+            tensors, state = snapshot(session.method.modules, len(session.runs))
             for k, run in session.going:
                 run.save(Position(self.number, update), tensors[k], state | {"seconds": session.seconds})
 
@@ -195,7 +196,7 @@ class _Loop:
         values = {name: torch.stack([metrics[name] for metrics in recent if name in metrics]) for name in names}
         finite = torch.stack([value.isfinite().all(0) for value in values.values()]).all(0).tolist()
         if used:
-            tensors, _ = policy.snapshot(self.session.method, len(finite))
+            tensors, _ = snapshot(self.session.method.modules, len(finite))
             finite = [
                 good and all(x.isfinite().all() for x in own.values())
                 for good, own in zip(finite, tensors, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,10 +12,13 @@ from lawm_data.nets.blocks import join_models, split_models
 from lawm_data.nets.optim import Optimizer
 
 Modules = Mapping[str, nn.Module]
+STEPS = "optimizer_steps"
 
 
-def snapshot(modules: Modules, models: int) -> tuple[list[dict[str, Tensor]], dict[str, int]]:
-    """Each model's tensors (parameters, buffers, optimiser moments) and the optimisers' step counts."""
+def snapshot(modules: Modules, models: int) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """Each model's tensors (parameters, buffers, optimiser moments), and the state beside them: how many steps the
+    optimisers took. See `Run.save`.
+    """
     tensors: dict[str, Tensor] = {}
     steps: dict[str, int] = {}
     for name, module in modules.items():
@@ -22,11 +26,12 @@ def snapshot(modules: Modules, models: int) -> tuple[list[dict[str, Tensor]], di
         for part, optimizer in _optimizers(module).items():
             tensors |= {f"{name}.{part}.{key}": value for key, value in optimizer.state().items()}
             steps[f"{name}.{part}"] = optimizer.steps
-    return split_models(tensors, models), steps
+    return split_models(tensors, models), {STEPS: steps}
 
 
-def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], steps: Mapping[str, int], where: str) -> None:
+def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], state: Mapping[str, Any], where: str) -> None:
     """Load the tensors of as many models as the modules hold; UserError names `where` when they are of others."""
+    steps = state.get(STEPS, {})
     refused = UserError(f"{where}: no checkpoint of these settings; remove its folder to go back one")
     wanted = {
         f"{name}.{key}": (x.shape[0] // len(own), *x.shape[1:])
