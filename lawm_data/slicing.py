@@ -60,8 +60,9 @@ class Config:
     """The recipe's `split` section.
 
     label_frac: fraction of trajectories that keep their actions, None: all; quota: episodes of a slice, shared equally
-    over the collectors; min_episodes: below it a slice is left out; validation: trajectories beside each slice;
-    strict: a slice short of its quota is an error; shard_mb: target size of a file.
+    over the collectors; min_episodes: below it a slice is left out; min_steps: shorter trajectories are left out;
+    validation: trajectories beside each slice; strict: a slice short of its quota is an error; shard_mb: target size of
+    a file.
     """
 
     label_frac: float | None = None
@@ -69,6 +70,7 @@ class Config:
     slice_seed: Seed = 0
     quota: Annotated[int, Bounds(1, LARGEST)] = 2000
     min_episodes: Annotated[int, Bounds(2)] = 20
+    min_steps: Count = 1
     validation: Annotated[int, Bounds(0)] = 20
     strict: bool = False
     shard_mb: Count = 64

@@ -40,7 +40,10 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
         click.echo(
             f"{twice} of {len(everything)} episodes are recordings that are there under another name; each counts once"
         )
-    parts = slicing.cut(rows, env, config)
+    long = [row for row in rows if row.length >= config.min_steps]
+    if short := len(rows) - len(long):
+        click.echo(f"{short} of {len(rows)} episodes are shorter than split.min_steps, {config.min_steps}; left out")
+    parts = slicing.cut(long, env, config)
     for part in parts.values():
         if part.displaced:
             click.echo(

@@ -60,12 +60,14 @@ class Pool:
     def _pack(self, episodes: Iterable[Episode]) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """Rows, lengths and ends. Copies and frees one episode at a time, and so each mapped file once it is done."""
         left = deque(episodes)
-        for episode in left:
-            if episode.length < self.window:
-                raise UserError(
-                    f"{episode.episode_id}: {episode.length} steps, shorter than a window of {self.window}; "
-                    "lower train.window or leave it out"
-                )
+        short = [episode for episode in left if episode.length < self.window]
+        if short:
+            least = min(short, key=lambda episode: episode.length)
+            others = f" and {len(short) - 1} others" if len(short) > 1 else ""
+            raise UserError(
+                f"{least.episode_id}: {least.length} steps, shorter than a window of {self.window}{others}; lower "
+                f"train.window, or leave such out: lawm-data split --set split.min_steps={self.window}"
+            )
         length = np.array([episode.length for episode in left], int)
         terminal = np.array([episode.terminal for episode in left], bool)
         width = left[0].observation.shape[1] + self.action_size + 1 if left else 0

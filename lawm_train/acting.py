@@ -85,6 +85,8 @@ def support(returns: Mapping[float, Sequence[float]]) -> Rung:
     means = {width: fmean(own) for width, own in returns.items()}
     whole = means.pop(1.0)
     figures = {"return": whole, **{f"at width {width:g}": mean for width, mean in means.items()}}
+    if max(figures.values()) < FLOOR:
+        return Rung("7 support", figures, {}, None, "nothing is earned at any width, so it cannot tell")
     figures["narrower / return"] = max(means.values()) / max(whole, FLOOR)
     bad = {"narrower / return": "the agent earns more nearer the prior's mean: lower agent.clap.eps"}
     bounds: Bounds = {"narrower / return": (None, NARROWER)}

@@ -67,7 +67,8 @@ class InverseDynamics(nn.Module):
         self.config = config
         self.network = Network(config, seeds, normalizer, action)
         self.chosen = copy.deepcopy(self.network).requires_grad_(False)
-        self.register_buffer("error", torch.full((len(seeds),), torch.inf))  # of `chosen`
+        # of `chosen`; before the first choice a finite number, as every number of a checkpoint has to be
+        self.register_buffer("error", torch.full((len(seeds),), torch.finfo(torch.float32).max))
         self.optimizer = Optimizer([self.network], len(seeds), config.lr, config.clip)
 
     def loss(self, context: Tensor, action: Tensor) -> dict[str, Tensor]:

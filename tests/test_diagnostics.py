@@ -312,6 +312,8 @@ def test_7_a_narrower_support_that_earns_more_fails():
     wide = acting.support({1.0: [100, 120], 0.5: [60, 70], 0.25: [140, 130]})
     assert not wide.passed and "lower agent.clap.eps" in wide.verdict
     assert wide.figures["at width 0.25"] == 135
+    nothing = acting.support({1.0: [0, 0], 0.5: [0, 0], 0.25: [0, 0]})
+    assert nothing.passed is None and "cannot tell" in nothing.verdict
 
 
 def test_the_width_draws_codes_towards_the_priors_mean(trained):

@@ -22,6 +22,7 @@ from lawm_data.episode import Episode
 from lawm_data.errors import UserError
 from lawm_data.manifest import NAME, Manifest
 from lawm_data.store import Store
+from lawm_data.windows import Pool
 
 LENGTH = 30
 
@@ -267,6 +268,18 @@ def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:
     output = split(tmp_path, "--set", "split.rules.expert.min_return=1e9")
     assert "expert: 0 of 2000 episodes with return >= 1e+09; left out, as fewer than 20" in output
     assert list(Manifest.load(tmp_path / "dataset" / "custom-made").slices) == ["medium-replay"]
+
+
+def test_trajectories_too_short_for_a_window_can_be_left_out(tmp_path: Path) -> None:
+    """Wherever in a recording they stand; the message of a training that cannot use them says so."""
+    episodes = [random_episode(k, 4 if k in (7, 8, 20) else LENGTH) for k in range(33)]
+    store(tmp_path, episodes)
+    said = split(tmp_path, "--set", "split.min_steps=5", "--label-frac", "0.2")
+    assert "3 of 33 episodes are shorter than split.min_steps, 5; left out" in said
+    (part,) = Manifest.load(tmp_path / "dataset" / "custom-made").slices.values()
+    assert part.found == 30
+    with pytest.raises(UserError, match=r"4 steps, shorter than a window of 5 and 2 others; .* split.min_steps=5"):
+        Pool(episodes, True, 2, 5)
 
 
 def test_what_another_source_holds_too_is_taken_once(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ def test_a_cut_run_continues_the_very_same_numbers(dataset, tmp_path, monkeypatc
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
+def test_a_checkpoint_before_the_first_choice_of_an_idm_is_no_failure(dataset, tmp_path):
+    settings = ["train.checkpoint_every=1", "agent.idm.choose_every=4"]
+    for run in train.train(job(dataset, "idm-td3bc", settings=settings), tmp_path):
+        assert run.finished and not run.stopped
+
+
 def test_seeds_cut_between_two_checkpoints_continue_from_the_one_they_share(dataset, tmp_path, monkeypatch):
     whole = train.train(job(dataset, seeds=[0, 1]), tmp_path / "whole")
     save = Run.save
