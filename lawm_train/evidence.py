@@ -151,11 +151,12 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], dict[str, list[Path]]]:
             records += from_csv(path)
         elif not Run(path).trains:
             without.setdefault("collectors have no score", []).append(path)
+        elif Run(path).config["repeat"] is None:  # finished or stopped
+            without.setdefault(NO_SIMULATOR, []).append(path)
         elif own := of_run(path):
             records += own
         else:
-            why = NO_SIMULATOR if Run(path).config["repeat"] is None else "nothing was evaluated yet"
-            without.setdefault(why, []).append(path)
+            without.setdefault("nothing was evaluated yet", []).append(path)
     _check_given_once(records)
     return records, without
 

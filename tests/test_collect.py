@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from processes import count_files
 
-from lawm_data import dreamer
+from lawm_data import config, dreamer
 from lawm_data.collect import Config, collect, env_seed, random_policy
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
@@ -105,8 +105,8 @@ def test_other_settings_and_lost_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["seeds", "episodes", "repeat", "round"])
 def test_settings_are_positive(key: str) -> None:
-    with pytest.raises(UserError, match=f"collect.{key} is 0"):
-        made(**{key: 0})
+    with pytest.raises(UserError, match=f"--set collect.{key}=0: collect.{key} is 0, expected 1 or more"):
+        config.load("cpu", [f"collect.{key}=0"], {"collect": Config}, {})
 
 
 def test_kills_leave_no_trace(tmp_path: Path) -> None:

@@ -509,9 +509,13 @@ def test_a_damaged_score_is_one_line(runs):
 
 
 def test_without_a_simulator_the_report_says_so(tmp_path):
+    """Also of a run that was stopped."""
     made = make_run(tmp_path / "run", "lawm", 0, [], repeat=None, env="custom:made")
-    with pytest.raises(UserError, match="run: no simulator here made their data"):
-        report.write([made], tmp_path / "out")
+    stopped = make_run(tmp_path / "stopped", "clap", 0, [], repeat=None, env="custom:made")
+    row = {"kind": "stopped", "phase": "model", "update": 3, "term": "action", "checkpoint": None}
+    files.append_line(stopped / "metrics.jsonl", json.dumps(row))
+    with pytest.raises(UserError, match="no simulator here made their data"):
+        report.write([made, stopped], tmp_path / "out")
 
 
 def test_a_curve_of_an_unfinished_method_says_how_far_it_is(runs, monkeypatch):

@@ -121,13 +121,20 @@ def test_files_of_two_tasks_are_no_one_source(tmp_path: Path) -> None:
         importers.run("minari", folders, CUSTOM, tmp_path / "raw")
 
 
-def test_a_recording_at_every_control_step_keeps_its_length(tmp_path: Path) -> None:
+def test_a_recording_at_every_control_step_keeps_its_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = 1000
     group = {"states": np.zeros((rows, 24)), "actions": np.zeros((rows, 6)), "rewards": np.zeros(rows)}
     path = write_laom(tmp_path / "data.hdf5", [group], "walker-walk")
     with pytest.raises(UserError, match=r"999 steps, but .* has 500 at action repeat 2; .*--repeat"):
         importers.run("laom", [path], "walker-walk", tmp_path / "raw")
     importers.run("laom", [path], "walker-walk", tmp_path / "raw", repeat=1)
+    assert "another --repeat" not in capsys.readouterr().err
+    half = write_laom(tmp_path / "half.hdf5", [{key: x[: rows // 2] for key, x in group.items()}], "walker-walk")
+    importers.run("laom", [half], "walker-walk", tmp_path / "again", repeat=1)
+    said = (
+        "the longest episode has 499 of the 1000 steps of walker-walk at action repeat 1; was it recorded with another"
+    said = "the longest episode has 499 of the 1000 steps of walker-walk at action repeat 1; was it recorded"
+    assert said in capsys.readouterr().err
     assert source_meta(tmp_path / "raw", "walker-walk")["repeat"] == 1
     assert envs.spec("walker-walk", 1).episode_length == 1000
 

@@ -20,7 +20,7 @@ from lawm_data.importers.laom import Laom
 from lawm_data.importers.minari import Minari
 from lawm_data.importers.recording import Recording
 from lawm_data.progress import Bar
-from lawm_data.store import Store
+from lawm_data.store import Row, Store
 
 FORMATS: dict[str, Callable[[list[Path]], Recording]] = {
     "aime": Aime,
@@ -71,7 +71,8 @@ def run(
         click.echo(f"{folder}: these episodes are imported already, nothing added")
         return
     count = store.create(env, source, meta, _episodes(recording, env, source, spec, chosen))
-    for note in recording.notes:
+    rows = store.rows(env, source)
+    for note in [*recording.notes, *_cut_short(rows, spec)]:
         click.echo(note, err=True)
     if slice_name not in (None, *table4.SLICES):
         click.echo(
@@ -80,7 +81,7 @@ def run(
         )
     click.echo(f"{folder}: {count} episodes imported; next: {files.split_command(raw_root.parent, env)}")
     if paper := table4.paper(env, slice_name):
-        click.echo(_beside_table4([row.episode_return for row in store.rows(env, source)], paper))
+        click.echo(_beside_table4([row.episode_return for row in rows], paper))
 
 
 def _shape(recording: Recording, spec: envs.Spec | None) -> dict[str, Any]:
@@ -108,6 +109,16 @@ def _episodes(recording: Recording, env: str, source: str, spec: envs.Spec | Non
             )
         episode = Episode(observation, action, reward, terminal, env, source, 0, order)
         yield episode.validate(observation_size, action_size, where)
+
+
+def _cut_short(rows: Sequence[Row], spec: envs.Spec | None) -> Iterator[str]:
+    """What there is to say of episodes that all end well before the time limit of their task, in no terminal state."""
+    longest = max(row.length for row in rows)
+    if spec and longest < 0.9 * spec.episode_length and not any(row.terminal for row in rows):
+        yield (
+            f"the longest episode has {longest} of the {spec.episode_length} steps of {spec.env} at action repeat "
+            f"{spec.repeat}; was it recorded with another --repeat?"
+        )
 
 
 def _check_names(format_name: str, env: str, slice_name: str | None) -> None:
