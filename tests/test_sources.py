@@ -131,8 +131,6 @@ def test_a_recording_at_every_control_step_keeps_its_length(tmp_path: Path, caps
     assert "another --repeat" not in capsys.readouterr().err
     half = write_laom(tmp_path / "half.hdf5", [{key: x[: rows // 2] for key, x in group.items()}], "walker-walk")
     importers.run("laom", [half], "walker-walk", tmp_path / "again", repeat=1)
-    said = (
-        "the longest episode has 499 of the 1000 steps of walker-walk at action repeat 1; was it recorded with another"
     said = "the longest episode has 499 of the 1000 steps of walker-walk at action repeat 1; was it recorded"
     assert said in capsys.readouterr().err
     assert source_meta(tmp_path / "raw", "walker-walk")["repeat"] == 1
