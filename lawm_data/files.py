@@ -82,6 +82,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder; what a kill leaves of it is for `sweep`, and never taken for the folder."""
+    doomed = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     with new_file(path) as temporary, open(temporary, "wb") as file:
         file.write(data)

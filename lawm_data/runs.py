@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -202,7 +201,7 @@ class Run:
             files.write_bytes(folder / TENSORS, safetensors.torch.save(tensors))
             files.write_json(folder / "state.json", state)
         for old in self.positions()[:-KEPT]:
-            shutil.rmtree(self.checkpoint(old))
+            files.remove_folder(self.checkpoint(old))
 
     @property
     def reachable(self) -> set[Position]:
@@ -214,7 +213,7 @@ class Run:
         """Remove the checkpoints after `beyond`."""
         for position in self.positions():
             if position > beyond:
-                shutil.rmtree(self.checkpoint(position))
+                files.remove_folder(self.checkpoint(position))
 
     def positions(self) -> list[Position]:
         """Checkpoints that are whole, oldest first."""

@@ -67,6 +67,8 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
 def _check_target(target: Path, env: str) -> None:
     """Only an old dataset of the env is replaced, and only one that holds nothing else, such as notes or a `.git`."""
     names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if Path.cwd().is_relative_to(target):  # it would be replaced under the shell that stands in it
+        raise UserError(f"{target}: holds the folder that you are in; run the command from outside, or name another")
     if target.is_file() or (names and NAME not in names) or any(name.startswith(".") for name in names):
         raise UserError(f"{target}: holds something else than a dataset; name a new folder with --out")
     if not names:

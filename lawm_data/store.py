@@ -34,7 +34,9 @@ INDEX = ("length", "order", "terminal", "has_action", "episode_return", "crc32")
 
 @dataclass(frozen=True)
 class _Meta:
-    """The content of meta.json. only and episodes: of an import, which episodes of the files, and how many."""
+    """The content of meta.json. only and episodes: of an import, which episodes of the files, and how many;
+    action_bounds: what [-1, 1] was in the recording, by column, None where it had none.
+    """
 
     schema_version: int
     env: str
@@ -46,6 +48,7 @@ class _Meta:
     slice: str | None
     only: str = ":"
     episodes: int | None = None
+    action_bounds: list[tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,9 @@ class Store:
     def _check_same_shape(self, env: str, meta: dict[str, Any]) -> None:
         for source in self.sources(env):
             other = self.meta(env, source)
-            for key in ("layout", "action_size", "repeat"):
-                if other[key] != meta[key]:
+            for key in ("layout", "action_size", "repeat", "action_bounds"):
+                known = key != "action_bounds" or (other.get(key) and meta.get(key))
+                if known and other[key] != meta[key]:
                     raise UserError(
                         f"{self.root / env / source}: {key} {other[key]}, the new episodes have {meta[key]}; "
                         "one env has one: use another --env custom:NAME or another --root"

@@ -225,11 +225,18 @@ def write(records: Sequence[Record], folder: Path) -> None:
 
 
 def _check_kept(path: Path, records: Sequence[Record]) -> None:
-    """A run that went on for longer has other settings, and all that was evaluated before."""
+    """A run that went on for longer has other settings, and all that was evaluated before; but for the score of what
+    was its last checkpoint, in whose place the evaluation while training stands again.
+    """
+    kept = from_csv(path) if path.exists() else []
     now = {evaluation for record in records for evaluation in record.evaluations}
-    for old in from_csv(path) if path.exists() else []:
-        same = (old.dataset, old.settings) == (records[0].dataset, records[0].settings)
-        if not same and not now.issuperset(old.evaluations):
+    times, run = {evaluation[:2] for evaluation in now}, records[0]
+    more = len(now) > sum(len(old.evaluations) for old in kept)
+    for old in kept:
+        same = (old.dataset, old.settings) == (run.dataset, run.settings)
+        longer = more and (old.dataset, old.label_seed, old.seed) == (run.dataset, run.label_seed, run.seed)
+        told = now.issuperset(old.evaluations[:-1]) and times.issuperset(one[:2] for one in old.evaluations)
+        if not same and not (longer and told):
             raise UserError(
                 f"{path}: holds another run of this name (dataset {old.dataset}, settings {old.settings}); keep this "
                 "one's evidence in another folder"

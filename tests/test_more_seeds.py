@@ -120,3 +120,22 @@ def test_groups_share_a_position_and_the_furthest_goes_first(tmp_path):
     far, near, fresh, new = run("far", 8, 12), run("near", 4, 8), run("fresh", 4), run("new")
     assert side_by_side([new, near, fresh, far]) == [[far, near], [fresh, new]]
     assert side_by_side([far, new]) == [[far], [new]] and side_by_side([]) == []
+
+
+def test_what_a_kill_leaves_of_an_old_checkpoint_is_swept(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+
+    def killed(path, *rest, **others):
+        (path / "state.json").unlink()
+        raise KeyboardInterrupt
+
+    run.begin({"env": "made"})
+    for update in (1, 2):
+        run.save(Position(0, update), {"x": torch.zeros(2)}, {})
+    with monkeypatch.context() as patch:
+        patch.setattr("lawm_data.files.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.discard(Position(0, 1))
+    assert run.positions() == [Position(0, 1)]
+    run.begin({"env": "made"})
+    assert {path.name for path in run.path.iterdir()} == {"config.json", "checkpoint-0-00000001"}

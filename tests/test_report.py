@@ -495,6 +495,23 @@ def test_a_line_of_metrics_that_is_no_row_is_skipped(runs, line):
     assert records(runs[:1]) == before
 
 
+def test_evidence_of_a_run_that_was_scored_and_then_went_on_takes_its_place(tmp_path):
+    """The score of what was its last checkpoint is over, the evaluation while training stands again."""
+    settings = [{"model": {"prior": None}, "train": {"batch": 16, "updates": updates}} for updates in (3, 5)]
+    short = make_run(tmp_path / "one" / "a", "lawm", 0, [100, 300, 200], settings=settings[0])
+    score = {"phase": 0, "update": 3, "mean": 250.0, "std": 0.0, "returns": [250.0, 250.0]}
+    files.write_json(short / "evaluation-agent.json", score)
+    report.write([short], tmp_path / "out", keep=tmp_path / "kept")
+    other = make_run(tmp_path / "two" / "a", "lawm", 0, [100, 300, 220], settings=settings[1])
+    with pytest.raises(UserError, match="holds another run of this name"):
+        report.write([other], tmp_path / "out", keep=tmp_path / "kept")
+    longer = make_run(tmp_path / "three" / "a", "lawm", 0, [100, 300, 200, 210, 220], settings=settings[1])
+    report.write([longer], tmp_path / "out", keep=tmp_path / "kept")
+    assert [one.mean for one in evidence.from_csv(tmp_path / "kept" / "a.csv")[0].evaluations] == [
+        100, 300, 200, 210, 220
+    ]  # fmt: skip
+
+
 def test_a_damaged_score_is_one_line(runs):
     files.write_json(runs[0] / "evaluation-agent.json", {})
     with pytest.raises(UserError, match="evaluation-agent.json: missing key 'mean'; remove it"):

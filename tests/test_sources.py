@@ -61,8 +61,25 @@ def test_minari_actions_are_scaled_from_their_bounds(tmp_path: Path, capsys: pyt
     folder = write_minari(tmp_path / "set", [group], action_space=box(low.tolist(), high.tolist(), 2))
     (found,) = imported(tmp_path / "raw", "minari", folder)
     np.testing.assert_allclose(found.action, episode.action, atol=1e-6)
-    note = "actions scaled from [-0.4, 0.4], [0, 10] to [-1, 1]"
+    note = "actions scaled from [-0.4, 0.4], [0, 10], column by column, to [-1, 1]"
     assert note in capsys.readouterr().err and note in source_meta(tmp_path / "raw")["collected"]
+    assert source_meta(tmp_path / "raw")["action_bounds"] == [[-0.4, 0.4], [0, 10]]
+
+
+def test_actions_of_other_bounds_are_of_another_env(tmp_path: Path) -> None:
+    """Else one action would be two numbers; whether they come in one import or in two."""
+    halves = [minari_episode(one) | {"actions": one.action / 2} for one in EPISODES[:2] if one.action is not None]
+    size = halves[0]["actions"].shape[1]
+    one, two = (
+        write_minari(tmp_path / f"{most}", [half], action_space=box(-most, most, size))
+        for most, half in zip((1, 2), halves, strict=True)
+    )
+    with pytest.raises(UserError, match="its actions have other bounds than those of"):
+        importers.run("minari", [one, two], CUSTOM, tmp_path / "raw")
+    importers.run("minari", [one], CUSTOM, tmp_path / "raw")
+    with pytest.raises(UserError, match="action_bounds .* the new episodes have .*--env custom:NAME"):
+        importers.run("minari", [two], CUSTOM, tmp_path / "raw")
+    assert len(Store(tmp_path / "raw").sources(CUSTOM)) == 1
 
 
 def test_minari_authors_are_credited(tmp_path: Path) -> None:

@@ -321,6 +321,16 @@ def test_a_short_slice_says_what_fills_it(tmp_path: Path) -> None:
     assert "short of the quota" not in split(tmp_path, "--set", "split.quota=30")
 
 
+def test_the_folder_that_one_stands_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path, made(30))
+    (tmp_path / "out" / "inner").mkdir(parents=True)
+    for place, out in ((tmp_path / "out", "."), (tmp_path / "out" / "inner", "..")):
+        monkeypatch.chdir(place)
+        answer = run(tmp_path, "--out", out)
+        assert answer.exit_code == 2 and "holds the folder that you are in" in answer.output
+    assert (tmp_path / "out" / "inner").is_dir()
+
+
 def test_a_failed_split_keeps_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path, made(30))
     split(tmp_path)

@@ -89,6 +89,7 @@ def _shape(recording: Recording, spec: envs.Spec | None) -> dict[str, Any]:
         "layout": [list(part) for part in (spec.layout if spec else recording.layout)],
         "action_size": spec.action_size if spec else recording.action_size,
         "repeat": spec.repeat if spec else None,
+        "action_bounds": recording.action_bounds,
     }
 
 

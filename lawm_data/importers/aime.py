@@ -55,6 +55,7 @@ class Aime:
     """The episode files of all paths together, in the order of their numbers."""
 
     env: str | None = None
+    action_bounds: list[list[float]] | None = None
 
     def __init__(self, paths: list[Path]) -> None:
         self.members = sorted((member for path in paths for member in _members(path)), key=lambda m: m.number)

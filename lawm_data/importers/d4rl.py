@@ -27,6 +27,7 @@ class D4rl:
 
     env: str | None = None
     credits: str | None = None
+    action_bounds: list[list[float]] | None = None
 
     def __init__(self, paths: list[Path]) -> None:
         self.notes: list[str] = []

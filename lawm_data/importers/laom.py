@@ -33,6 +33,7 @@ class Laom:
     """The groups of all files in the order of their numbers, one file after the other."""
 
     credits: str | None = None
+    action_bounds: list[list[float]] | None = None
 
     def __init__(self, paths: list[Path]) -> None:
         self.notes: list[str] = []

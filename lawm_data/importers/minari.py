@@ -60,9 +60,19 @@ class Minari:
                 names = _episodes_of(file, source)
                 self.layout: Layout = _layout(*_episode(file, names[0], source))
             self.count += len(names)
-            if not (np.all(source.low == -1) and np.all(source.high == 1)):
-                spans = sorted({f"[{low:g}, {high:g}]" for low, high in zip(source.low, source.high, strict=True)})
-                self.notes.append(f"actions scaled from {', '.join(spans)} to [-1, 1]")
+        first = self.sources[0]
+        for source in self.sources[1:]:
+            if not (np.array_equal(source.low, first.low) and np.array_equal(source.high, first.high)):
+                raise UserError(
+                    f"{source.main}: its actions have other bounds than those of {first.main}, so one number would be "
+                    "two actions; import them as two envs, each --env custom:NAME"
+                )
+        bounds = np.stack([first.low, first.high], 1).tolist()
+        self.action_bounds: list[list[float]] | None = bounds
+        if bounds != [[-1, 1]] * len(bounds):
+            spans = [f"[{low:g}, {high:g}]" for low, high in bounds]
+            told = spans[0] if len(set(spans)) == 1 else f"{', '.join(spans)}, column by column,"
+            self.notes.append(f"actions scaled from {told} to [-1, 1]")
         self.action_size = len(self.sources[0].low)
         self.digest = digest_of([source.main for source in self.sources])
         self.credits: str | None = "; ".join(_credit(source.metadata) for source in self.sources)

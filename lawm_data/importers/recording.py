@@ -34,6 +34,7 @@ class Recording(Protocol):
     count: int  # trajectories
     layout: Layout  # names and sizes as recorded
     action_size: int
+    action_bounds: list[list[float]] | None  # low and high of each column, which are scaled to [-1, 1]
     env: str | None  # the task that the files name, as `domain-task`
     credits: str | None
     notes: list[str]  # what was left out or changed; the card repeats those of the constructor
