@@ -217,30 +217,25 @@ def write(records: Sequence[Record], folder: Path) -> None:
         _check_kept(folder / f"{run}.csv", own)
     for path, text in texts.items():
         if len(text) > MOST_BYTES:
-            raise UserError(
-                f"{path}: {len(text)} bytes of evaluations, expected {MOST_BYTES} at most; evaluate less often"
-            )
+            raise UserError(f"{path}: {len(text)} bytes of evaluations, at most {MOST_BYTES}; evaluate less often")
     for path, text in texts.items():
         files.write_text(path, text)
 
 
 def _check_kept(path: Path, records: Sequence[Record]) -> None:
-    """A run that went on for longer has other settings, and all that was evaluated before; but for the score of what
-    was its last checkpoint, in whose place the evaluation while training stands again.
+    """A run that went on for longer has other settings, and all that was evaluated before; in the place of the score of
+    what was its last checkpoint stands the evaluation while training.
     """
+    run, now = records[0], {evaluation for record in records for evaluation in record.evaluations}
     kept = from_csv(path) if path.exists() else []
-    now = {evaluation for record in records for evaluation in record.evaluations}
-    times, run = {evaluation[:2] for evaluation in now}, records[0]
     more = len(now) > sum(len(old.evaluations) for old in kept)
     for old in kept:
         same = (old.dataset, old.settings) == (run.dataset, run.settings)
-        longer = more and (old.dataset, old.label_seed, old.seed) == (run.dataset, run.label_seed, run.seed)
-        told = now.issuperset(old.evaluations[:-1]) and times.issuperset(one[:2] for one in old.evaluations)
-        if not same and not (longer and told):
-            raise UserError(
-                f"{path}: holds another run of this name (dataset {old.dataset}, settings {old.settings}); keep this "
-                "one's evidence in another folder"
-            )
+        whose = (old.dataset, old.label_seed, old.seed) == (run.dataset, run.label_seed, run.seed)
+        held = now.issuperset(old.evaluations[:-1]) and {one[:2] for one in old.evaluations} <= {one[:2] for one in now}
+        if not same and not (more and whose and held):
+            what = f"another run of this name (dataset {old.dataset}, settings {old.settings})"
+            raise UserError(f"{path}: holds {what}; keep this one's evidence in another folder")
 
 
 def as_csv(records: Iterable[Record]) -> str:
