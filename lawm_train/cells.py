@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lawm_data.errors import UserError
 from lawm_train import paper
-from lawm_train.evidence import ORACLE, STOPPED, Record
+from lawm_train.record import ORACLE, STOPPED, Record
 
 SHORT = 6  # digits of a digest that tell settings, or datasets, apart in a table
 NAMES = {"lawm": "LAWM", "clap": "C-LAP", "td3bc": "TD3+BC", "bc": "BC"}

@@ -16,11 +16,12 @@ from lawm_data.episode import Episode
 from lawm_data.errors import Missing, UserError
 from lawm_data.runs import Position, Run, trained
 from lawm_data.windows import Batch, Pool, Windows
-from lawm_train import acting, cells, evidence, idm, ladders, methods, policy, rungs
+from lawm_train import acting, cells, idm, ladders, methods, policy, results, rungs
 from lawm_train.clap import Agent
 from lawm_train.data import drawn_apart, everything
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.lawm import WorldModel
+from lawm_train.record import is_prior
 from lawm_train.rungs import Rung, not_walked
 from lawm_train.stream import Dataset
 
@@ -129,7 +130,7 @@ def _withheld(others: Sequence[Episode]) -> list[Episode]:
 
 def _logged_of_prior(run: Run, position: Position) -> list[Sequence[float]]:
     """Returns of the prior policy of the world model at a checkpoint, one list, or none where it was not evaluated."""
-    scores = [record.last for record in evidence.of_run(run.path) if evidence.is_prior(record.method)]
+    scores = [record.last for record in results.of_run(run.path) if is_prior(record.method)]
     of_model = int(run.config["method"].startswith(methods.INFERRED))  # the phase that trains it: an IDM comes before
     frozen = position.phase > of_model  # then an earlier score is of this very model
     return [score.returns for score in scores if frozen or position == Position(of_model, score.update)]

@@ -20,10 +20,11 @@ from lawm_data import files, parallel
 from lawm_data.config import Count
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import evidence, methods, scoring, stream, train
+from lawm_train import methods, results, scoring, stream, train
 from lawm_train.cells import title
 from lawm_train.data import Labels
 from lawm_train.job import Job, check_name
+from lawm_train.record import ORACLE, is_prior
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Cell(NamedTuple):
     labels: Labels
 
     def __str__(self) -> str:
-        oracle = evidence.ORACLE if self.labels.oracle else ""
+        oracle = ORACLE if self.labels.oracle else ""
         fraction = "" if self.labels.fraction is None else f", {100 * self.labels.fraction:g}% labeled"
         return f"{title(self.method + oracle)} on {self.dataset}, {self.slice or 'default slice'}{fraction}"
 
@@ -170,8 +171,8 @@ class _Task:
     def returns(self) -> str:
         """What there is to tell of runs that have ended."""
         stopped, runs = len(self.stopped), self.folders.values()
-        records = [record for run in runs for record in evidence.of_run(run.path)]
-        agents = [record for record in records if record.evaluations and not evidence.is_prior(record.method)]
+        records = [record for run in runs for record in results.of_run(run.path)]
+        agents = [record for record in records if record.evaluations and not is_prior(record.method)]
         means = [f"{record.last.mean:.1f}" for record in agents]
         said = f", {stopped} of {len(runs)} stopped" if stopped else ""
         return said + (f", returns {', '.join(means)}" if means else "")

@@ -13,8 +13,8 @@ from lawm_data.nets.optim import usable_device
 from lawm_data.runs import NOT_COMPARED, Run, code_commit
 from lawm_train import methods, pool
 from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
-from lawm_train.evidence import default_name
 from lawm_train.methods import Method
+from lawm_train.record import default_name
 from lawm_train.stream import Dataset
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lawm_data.figures import png
 from lawm_train import cells, paper
 from lawm_train.cells import Cell, Column
-from lawm_train.evidence import ORACLE, PRIOR, Record, is_prior
+from lawm_train.record import ORACLE, PRIOR, Record, is_prior
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,10 +13,10 @@ import click
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import cells, evidence, ladders, plots, tables
+from lawm_train import cells, evidence, ladders, plots, results, tables
 from lawm_train.cells import SHORT
-from lawm_train.evidence import Record
 from lawm_train.ladders import Ladders
+from lawm_train.record import Record
 from lawm_train.rungs import Rung
 
 _BLOCK = re.compile(r"(<!-- table: (\w+)(?::(\S[^\n]*?))? of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -32,7 +32,7 @@ def write(
     the data's mean; keep: the folder where each run leaves its evidence; ours: the method whose differences from the
     others are told. UserError when no run was evaluated yet, or none is of `ours` where it was named.
     """
-    records, without = evidence.gather(paths)
+    records, without = results.gather(paths)
     if not records:
         raise UserError("; ".join(f"{', '.join(map(str, runs))}: {why}" for why, runs in without.items()))
     for why, runs in without.items():
@@ -98,7 +98,7 @@ def regenerated(text: str, folder: Path) -> str:
             paths += own
             if not own:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
-        records, _ = evidence.gather(paths)
+        records, _ = results.gather(paths)
         walked = _ladders(paths) if name == "ladder" else {}
         return f"{begin}{_TABLES[name][1](records, walked, ours or tables.OURS)}\n{end}"
 
@@ -179,7 +179,7 @@ def _settings(paths: Sequence[Path], records: Sequence[Record]) -> str:
     known: dict[str, dict[str, Any]] = {}
     for run in (Run(path) for path in paths if path.suffix != ".csv"):
         if run.trains:
-            known[evidence.settings_digest(run.config["settings"])] = dict(_flat(run.config["settings"]))
+            known[results.settings_digest(run.config["settings"])] = dict(_flat(run.config["settings"]))
     named: dict[str, str] = {}
     for record in sorted(records, key=lambda record: not record.has_default_name):
         named.setdefault(record.settings, record.run)
@@ -208,6 +208,6 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 def _is_of_last(run: Run, ladder: dict[str, Any]) -> bool:
     """Whether it is of the checkpoint that was evaluated last, or of one after that."""
     rows = list(run.metrics())
-    phases = evidence.phases_of(rows)
+    phases = results.phases_of(rows)
     evaluated = [(phases.index(row["phase"]), row["update"]) for row in rows if row["kind"] == "evaluate"]
     return bool(evaluated) and (ladder["phase"], ladder["update"]) >= max(evaluated)

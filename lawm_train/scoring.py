@@ -11,7 +11,7 @@ from lawm_data.errors import UserError
 from lawm_data.runs import Run, trained
 from lawm_train import policy
 from lawm_train.evaluate import Evaluator, check_sizes
-from lawm_train.evidence import Score
+from lawm_train.results import Score
 
 EPISODES = 100  # of a reported score
 

@@ -12,8 +12,8 @@ import yaml
 from lawm_data import card, files, publish, shards
 from lawm_data.manifest import folder_name
 from lawm_data.runs import Run, trained
-from lawm_train import evidence, plots, policy, pretrained
-from lawm_train.evidence import Evaluation
+from lawm_train import plots, policy, pretrained, results
+from lawm_train.record import Evaluation, is_prior
 
 CURVE = "curves.png"
 SAME = ("env", "slice", "method", "oracle", "label_frac", "label_seed", "seed")  # of policies in one repository
@@ -38,7 +38,7 @@ def write(run: Run, folder: Path, repo: str) -> None:
     exported = policy.export(run, folder)
     if state := _unfinished(run):
         click.echo(f"{run.path}: {state}; what is pushed is its last checkpoint")
-    records = [record for record in evidence.of_run(run.path) if not evidence.is_prior(record.method)]
+    records = [record for record in results.of_run(run.path) if not is_prior(record.method)]
     scores = [evaluation for record in records for evaluation in record.evaluations]
     if scores:
         files.write_bytes(folder / CURVE, plots.curves(records))

@@ -26,8 +26,8 @@ from lawm_train.cells import (
     title,
     told_apart,
 )
-from lawm_train.evidence import PRIOR, Record, is_prior
 from lawm_train.paired import interval
+from lawm_train.record import PRIOR, Record, is_prior
 
 KEPT = 0.85  # of its best evaluation: a run that ends below is marked
 NOT_RUN = "not run"

@@ -1,7 +1,7 @@
 """Run folders as `lawm-train` leaves them, made of given returns, and what tests ask of tables."""
 
 from lawm_data.runs import Run
-from lawm_train import evidence
+from lawm_train import results
 
 
 def make_run(path, method, seed, means, prior=None, finished=True, episodes=2, **changes):
@@ -36,7 +36,7 @@ def six(folder):
 
 
 def records(paths):
-    return evidence.gather(paths)[0]
+    return results.gather(paths)[0]
 
 
 def row(text, *words):

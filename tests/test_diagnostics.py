@@ -23,7 +23,7 @@ from lawm_data.envs import Step
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.runs import Position, Run
-from lawm_train import acting, clap, diagnostics, evidence, idm, policy, rungs, stream, train
+from lawm_train import acting, clap, diagnostics, idm, policy, results, rungs, stream, train
 from lawm_train.data import Labels
 from lawm_train.evaluate import FIRST_SEED
 
@@ -446,8 +446,8 @@ def test_5_takes_a_score_of_the_prior_only_where_it_is_of_this_model(method, pha
     for phase in phases:
         run.log({"kind": "train", "phase": phase, "update": 3})
     run.log({"kind": "evaluate", "phase": phases[-1], "update": 3, "returns": [5.0]})
-    score = evidence.Score(phase=len(phases) - 1, update=3, mean=7.0, std=0.0, returns=[7.0])
-    files.write_json(evidence.Score.file(run.path, "prior"), asdict(score))
+    score = results.Score(phase=len(phases) - 1, update=3, mean=7.0, std=0.0, returns=[7.0])
+    files.write_json(results.Score.file(run.path, "prior"), asdict(score))
     assert diagnostics._logged_of_prior(run, Position(*position)) == ([(7.0,)] if logged else [])
 
 

@@ -32,9 +32,9 @@ cli
 """
 WITH_TORCH = {"nets", "windows", "runs", "dreamer", "plan2explore", "learner", "topup"}  # of lawm_data
 TRAIN_LAYERS = """
-stream evaluate paper paired evidence
-data inferred cells
-pool lawm plots tables
+stream evaluate paper paired record
+data inferred cells evidence
+pool lawm plots tables results
 clap td3bc bc idm
 methods rungs
 ladders

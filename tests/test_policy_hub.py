@@ -24,9 +24,10 @@ from test_train import SETTINGS
 from lawm_data import config, files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import evidence, policy, pretrained, share, stream, train
-from lawm_train.evidence import Evaluation, Score
+from lawm_train import policy, pretrained, results, share, stream, train
 from lawm_train.policy import Policy
+from lawm_train.record import Evaluation, is_prior
+from lawm_train.results import Score
 
 REPO = "tester/policy"
 OBSERVATIONS = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)  # [T, B, O]
@@ -111,7 +112,7 @@ def test_the_card_gives_a_score_of_the_very_checkpoint_or_none(run: Run, tmp_pat
     files.write_json(Score.file(cut.path, "agent"), asdict(score))
     (result,) = card().data.eval_results
     assert result.metric_value == 9.0 and "9.0 | 2 |" in card().text
-    (record,) = [one for one in evidence.of_run(cut.path) if not evidence.is_prior(one.method)]
+    (record,) = [one for one in results.of_run(cut.path) if not is_prior(one.method)]
     assert [evaluation.mean for evaluation in record.evaluations] == [7.0, 9.0], "reports have it too"
 
 

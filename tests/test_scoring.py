@@ -10,7 +10,7 @@ from test_report import make_run, row
 import lawm_train.cli
 from lawm_data import files
 from lawm_data.runs import Position, Run
-from lawm_train import cells, evidence, scoring, tables
+from lawm_train import cells, results, scoring, tables
 
 
 class Simulator:
@@ -74,7 +74,7 @@ def test_a_run_that_cannot_be_scored_stops_no_other(run, tmp_path, monkeypatch):
 def test_tables_say_over_how_many_episodes_a_score_is(run, tmp_path):
     scoring.score(run.path, 100)
     trained = make_run(tmp_path / "b", "lawm", 1, [100], episodes=10)
-    records, _ = evidence.gather([run.path, trained])
+    records, _ = results.gather([run.path, trained])
     assert "| 49.5 | 100 |" in row(tables.run_table(records), "| a |")
     assert "| 100.0 | 20 |" in row(tables.run_table(records), "| b |")
     assert "| 2 | 1 | 74.8 ± 35.7 | 20, 100 |" in row(tables.cell_table(cells.of(records)), "| LAWM |")

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from lawm_data.manifest import Manifest
-from lawm_train import evidence, report
+from lawm_train import report, results
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "tests"))  # the loopback Hub
@@ -103,7 +103,7 @@ def main(folder: Path, seed: int) -> None:
 def summary(runs: list[Path], random_return: float, statistics: dict[str, float], out: Path) -> str:
     """Write the report; the table of what a return of the last checkpoint is worth."""
     report.write(runs, out, reference=statistics["mean"])
-    found, _ = evidence.gather(runs)
+    found, _ = results.gather(runs)
     labeled = int(statistics["labeled"])
     rows = [
         ("random actions", random_return),
