@@ -11,7 +11,7 @@ import yaml
 
 from lawm_data import shards, table4
 from lawm_data.figures import png
-from lawm_data.manifest import DEFAULT_SLICE, Manifest, folder_name
+from lawm_data.manifest import DEFAULT_SLICE, Manifest, folder_name, is_custom
 from lawm_data.table4 import COLUMNS
 
 FIGURE = "figures/returns.png"
@@ -66,7 +66,7 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
     episodes = sum(int(entry.statistics["episodes"]) for entry in manifest.slices.values())
     sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     configs = _configs(manifest)
-    simulator = [] if manifest.env.startswith("custom:") else ["dm_control"]
+    simulator = [] if is_custom(manifest.env) else ["dm_control"]
     return {
         "license": "other",  # imported episodes keep their authors' terms, which no file of theirs states
         "pretty_name": f"LAWM {manifest.env}",

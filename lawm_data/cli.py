@@ -136,7 +136,7 @@ def stats(as_json: bool, figure: Path | None, root: Path) -> None:
     if figure:
         statistics.draw(root, figure)
         click.echo(f"{figure}: drawn", err=True)
-    click.echo(json.dumps(found, indent=2) if as_json else statistics.as_text(found))
+    click.echo(json.dumps(found, indent=2) if as_json else statistics.as_text(found, root))
 
 
 @main.command()

@@ -75,7 +75,7 @@ def collect(root: Path, env: str, config: Config) -> None:
     picture = root / "figures" / f"collect-{env}-{source}.png"
     curves.write(store.rows(env, source), config.repeat, picture)
     new = sum(config.episodes - before[seed] for seed in left)
-    step = files.split_command(root, env)
+    step = files.typed(f"lawm-data split --env {env}", root)
     click.echo(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: {step}")
 
 

@@ -169,10 +169,9 @@ def workspace_of(folder: Path) -> Path | None:
     return next((one for one in parents if (one / "raw").is_dir() and (one / ".lock").is_file()), None)
 
 
-def split_command(workspace: Path, env: str) -> str:
-    """The command that makes the dataset of `env`, as the user is to type it."""
-    root = "" if Path(workspace) == Path(WORKSPACE) else f" --root {shlex.quote(str(workspace))}"
-    return f"lawm-data split --env {env}{root}"
+def typed(command: str, workspace: Path) -> str:
+    """A command as the user is to type it for this workspace."""
+    return command if Path(workspace) == Path(WORKSPACE) else f"{command} --root {shlex.quote(str(workspace))}"
 
 
 def _take(descriptor: int, workspace: Path) -> None:

@@ -67,7 +67,8 @@ class Manifest:
     """The content of lawm.json, validated.
 
     layout: observation keys with their sizes, in the order of the observation vector; repeat: action repeat, None
-    where unknown; collected: how each (source) was made; credits: whom to credit.
+    where unknown; collected: how each (source) was made; credits: whom to credit; action_bounds: what [-1, 1] was in
+    the recording, by column, None where that is unknown.
     """
 
     env: str
@@ -81,6 +82,7 @@ class Manifest:
     collected: list[dict[str, Any]]
     credits: list[str]
     files: dict[str, FileEntry]
+    action_bounds: list[tuple[float, float]] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -109,7 +111,8 @@ class Manifest:
                 f"{where}: schema_version is {version!r:.20}, this program reads {SCHEMA_VERSION}; update lawm"
             )
         check_types(cls, value, where)
-        value["layout"] = [(name, size) for name, size in value["layout"]]
+        for key in ("layout", "action_bounds"):
+            value[key] = value.get(key) and [tuple(pair) for pair in value[key]]
         value["slices"] = {k: _parse_slice(v, f"{where}: slices.{k}") for k, v in value["slices"].items()}
         value["files"] = {k: parse(FileEntry, v, f"{where}: files.{k}") for k, v in value["files"].items()}
         manifest = cls(**value)
@@ -118,7 +121,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `from_json` reads back to an equal manifest."""
-        return {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": [list(pair) for pair in self.layout]}
+        value = {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": [list(pair) for pair in self.layout]}
+        if self.action_bounds is None:
+            del value["action_bounds"]  # datasets from before it existed keep their digest
+        return value
 
     def choose(self, slice_: str | None, where: str) -> str:
         """`slice_`, or medium-replay, or the only slice there is; UserError names `where` and lists the slices."""
@@ -163,7 +169,8 @@ def find(dataset_root: Path, env: str | None = None) -> Path:
     """The dataset folder of `env`, or the only one below `dataset_root`; UserError lists what is there."""
     found = {path.name: path for path in folders(dataset_root)}
     if not found:
-        raise UserError(f"{dataset_root}: no dataset there; run `lawm-data split` first")
+        step = files.typed("lawm-data split", Path(dataset_root).parent)
+        raise UserError(f"{dataset_root}: no dataset there; run `{step}` first")
     if env is None and len(found) > 1:
         raise UserError(f"{dataset_root}: several datasets; choose one with --env: {', '.join(found)}")
     name = folder_name(env) if env is not None else next(iter(found))
@@ -175,6 +182,11 @@ def find(dataset_root: Path, env: str | None = None) -> Path:
 def folder_name(env: str) -> str:
     """What the dataset of `env` is called in the workspace: `custom:NAME` without its colon."""
     return env.replace(":", "-")
+
+
+def is_custom(env: str) -> bool:
+    """Whether no simulator here makes its data."""
+    return env.startswith("custom:")
 
 
 def _parse_slice(value: Any, where: str) -> SliceEntry:
@@ -193,6 +205,9 @@ def _check(manifest: Manifest, where: str) -> None:
             f"{where}: observation_size {manifest.observation_size}, action_size {manifest.action_size}, layout of "
             f"{total}: these do not fit together; run split again"
         )
+    bounds = manifest.action_bounds
+    if bounds is not None and not (len(bounds) == manifest.action_size and all(low < high for low, high in bounds)):
+        raise UserError(f"{where}: action_bounds are not those of {manifest.action_size} columns; run split again")
     repeat, fraction = manifest.repeat, manifest.label_fraction
     if (repeat is not None and repeat < 1) or (fraction is not None and not 0 < fraction < 1):
         raise UserError(f"{where}: repeat {repeat} or label_fraction {fraction} cannot be right; run split again")

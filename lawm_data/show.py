@@ -118,7 +118,8 @@ def _row(store: Store, episode_id: str | None, env: str | None) -> Row:
     env = store.only_env(env or (episode_id.split("/")[0] if episode_id else None))
     rows = store.rows(env)
     if not rows:
-        raise UserError(f"{store.root}: no episodes of {env} yet; run `lawm-data collect --env {env}` to go on")
+        step = files.typed(f"lawm-data collect --env {env}", store.root.parent)
+        raise UserError(f"{store.root}: no episodes of {env} yet; run `{step}` to go on")
     if episode_id is None:
         return max(rows, key=lambda row: row.episode_return)
     found = [row for row in rows if row.episode_id == episode_id]

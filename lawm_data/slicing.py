@@ -12,6 +12,7 @@ import numpy as np
 from lawm_data.config import Bounds, Count
 from lawm_data.draw import rank, share
 from lawm_data.errors import UserError
+from lawm_data.manifest import is_custom
 from lawm_data.parsing import LARGEST
 from lawm_data.store import Row
 
@@ -118,7 +119,7 @@ CUSTOM = {"medium-replay": Rule(None, None, "all")}
 
 def rules_of(env: str, changes: Rules) -> dict[str, Rule]:
     """The rule of each slice: the paper's for its tasks, one for the rest of the suite, changed by the recipe."""
-    rules = dict(CUSTOM if env.startswith("custom:") else PAPER.get(env, SUITE))
+    rules = dict(CUSTOM if is_custom(env) else PAPER.get(env, SUITE))
     for part in fields(changes):
         name, change = part.name.replace("_", "-"), getattr(changes, part.name)
         if change != Rule():

@@ -17,7 +17,7 @@ from lawm_data import card, files, labels, shards, slicing, table4
 from lawm_data.draw import rank
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, FileEntry, Manifest, SliceEntry, folder_name
+from lawm_data.manifest import NAME, FileEntry, Manifest, SliceEntry, folder_name, is_custom
 from lawm_data.progress import Bar
 from lawm_data.slicing import KEEPER, Config, Slice
 from lawm_data.store import Row, Store
@@ -50,7 +50,7 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
                 f"{part.name}: imported whole, so {part.displaced} episodes of the history that would fit are not in "
                 "it; import without --slice to draw from both"
             )
-    slices = _large_enough(parts, config)
+    slices = _large_enough(parts, env, config)
     labeled = {name: labels.labeled(part.rows, config.label_frac, config.label_seed) for name, part in slices.items()}
     files.sweep(target.parent, target.name)  # no others: another workspace may be writing beside --out
     with files.new_folder(target) as folder:
@@ -59,7 +59,7 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
             manifest = _add_slice(folder, manifest, store, part, labeled[name], config)
         _write_card(folder, manifest, slices, labeled)
         shards.verify(folder)
-    _report(manifest, slices)
+    _report(manifest, slices, config.validation)
     typed = shlex.quote(str(place))
     click.echo(f"{place}: verified; next: lawm-data push {typed}, or lawm-train --hub-dataset {typed}")
 
@@ -82,19 +82,20 @@ def _check_target(target: Path, env: str) -> None:
     shards.check_extra(target, old)
 
 
-def _large_enough(slices: dict[str, Slice], config: Config) -> dict[str, Slice]:
+def _large_enough(slices: dict[str, Slice], env: str, config: Config) -> dict[str, Slice]:
     """Leave out what is too small, and say so; UserError when nothing is left or, if strict, when anything is short."""
+    more = "import" if is_custom(env) else "collect or import"
     short = {name: part for name, part in slices.items() if not part.complete}
     if config.strict and short:
         counts = "; ".join(_shortfall(part) for part in short.values())
-        raise UserError(f"{counts}; collect more episodes, lower split.quota, or leave out --strict")
+        raise UserError(f"{counts}; {more} more episodes, lower split.quota, or leave out --strict")
     kept = {name: part for name, part in slices.items() if part.found >= config.min_episodes}
     for part in slices.values():
         if part.name not in kept:
-            click.echo(f"{_shortfall(part)}; left out, as fewer than {config.min_episodes}: collect more such episodes")
+            click.echo(f"{_shortfall(part)}; left out, as fewer than {config.min_episodes}: {more} more such episodes")
     if not kept:
         raise UserError(
-            f"no slice has {config.min_episodes} episodes; collect or import more, or lower split.min_episodes"
+            f"no slice has {config.min_episodes} episodes; {more} more of them, or lower split.min_episodes"
         )
     return kept
 
@@ -115,6 +116,7 @@ def _empty_manifest(store: Store, env: str, slices: dict[str, Slice], config: Co
         for source, meta in zip(sources, metas, strict=True)
     ]
     layout = [(name, size) for name, size in metas[0]["layout"]]
+    bounds = next((meta["action_bounds"] for meta in metas if meta.get("action_bounds")), None)
     return Manifest(
         env=env,
         layout=layout,
@@ -127,6 +129,7 @@ def _empty_manifest(store: Store, env: str, slices: dict[str, Slice], config: Co
         collected=collected,
         credits=sorted({meta["credits"] for meta in metas if meta["credits"]}),
         files={},
+        action_bounds=bounds and [(low, high) for low, high in bounds],
     )
 
 
@@ -227,17 +230,25 @@ def _shortfall(part: Slice) -> str:
     return f"{part.name}: {part.found} of {part.wanted} episodes{' with ' if bounds else ''}{bounds}"
 
 
-def _report(manifest: Manifest, slices: dict[str, Slice]) -> None:
+def _held_out(part: Slice, wanted: int) -> str:
+    """How many trajectories lie beside the slice, and why no more."""
+    count = len(part.validation_rows)
+    why = f"{100 * slicing.HELD_OUT:g}% of them at most" if part.found > len(part.rows) else "no more were left over"
+    return f"{count} for validation" + (f" ({wanted} were asked for; {why})" if count < wanted else "")
+
+
+def _report(manifest: Manifest, slices: dict[str, Slice], validation: int) -> None:
     for name, entry in manifest.slices.items():
         counts = entry.statistics
         labeled = f", labeled {entry.labeled_statistics['mean']:.1f}" if entry.labeled_statistics else ""
         click.echo(
-            f"{_shortfall(slices[name])}; {len(slices[name].validation_rows)} for validation; "
+            f"{_shortfall(slices[name])}; {_held_out(slices[name], validation)}; "
             f"{counts['labeled']} of {counts['episodes']} labeled; mean return {counts['mean']:.1f}{labeled}"
         )
     if short := ", ".join(name for name, part in slices.items() if not part.complete):
         kept = any(one["source"] == KEEPER for one in manifest.collected)
         ways = f"more --episodes or --seeds{', --top-up for medium and expert' if kept else ''}"
-        click.echo(f"short of the quota: {short}; filled by lawm-data collect ({ways}), or import")
+        fill = "lawm-data import" if is_custom(manifest.env) else f"lawm-data collect ({ways}), or import"
+        click.echo(f"short of the quota: {short}; filled by {fill}")
     if manifest.label_fraction is None:
         click.echo("actions are kept wherever they were recorded; --label-frac 0.05 keeps those of 5%")

@@ -32,10 +32,11 @@ def collect_stats(root: Path) -> Found:
     return {"raw": raw, "slices": [row for path in folders(root / "dataset") for row in _slice_rows(path)]}
 
 
-def as_text(found: Found) -> str:
+def as_text(found: Found, root: Path) -> str:
     """Both tables, aligned; where one is empty, the command that fills it."""
-    raw = _table(found["raw"], RAW_COLUMNS) or "no raw history; run: lawm-data collect, or lawm-data import"
-    slices = _table(found["slices"], SLICE_COLUMNS) or "no slices; run: lawm-data split"
+    collect, recorded, split = (files.typed(f"lawm-data {step}", root) for step in ("collect", "import", "split"))
+    raw = _table(found["raw"], RAW_COLUMNS) or f"no raw history; run: {collect}, or {recorded}"
+    slices = _table(found["slices"], SLICE_COLUMNS) or f"no slices; run: {split}"
     known = [row for row in found["slices"] if row["table4"]]
     differences = [{"env": row["env"], "slice": row["slice"], **table4.difference(row, row["table4"])} for row in known]
     compared = f"\n\nminus the paper's Table 4\n{_table(differences, DIFFERENCE_COLUMNS, '+')}" if known else ""
@@ -46,7 +47,7 @@ def draw(root: Path, path: Path) -> None:
     """Write Figure 3 as PNG: histograms of the returns, a row for each dataset of the workspace."""
     found = folders(root / "dataset")
     if not found:
-        raise UserError(f"{root / 'dataset'}: no dataset there; run `lawm-data split` first")
+        raise UserError(f"{root / 'dataset'}: no dataset there; run `{files.typed('lawm-data split', root)}` first")
     files.write_bytes(path, card.figure(*map(_returns, found)))
 
 

@@ -86,7 +86,8 @@ class Store:
         """`env`, or the only one there is; UserError when there is none of that name, or several to choose from."""
         envs = self.envs()
         if not envs:
-            raise UserError(f"{self.root}: no episodes there; run `lawm-data collect` or `lawm-data import` first")
+            steps = (files.typed(f"lawm-data {step}", self.root.parent) for step in ("collect", "import"))
+            raise UserError(f"{self.root}: no episodes there; run `{'` or `'.join(steps)}` first")
         if env is None and len(envs) > 1:
             raise UserError(f"{self.root}: several environments; choose one with --env: {', '.join(envs)}")
         if env is not None and env not in envs:

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import torch
 
-from lawm_data import card, config, envs, slicing
+from lawm_data import card, config, envs, files, slicing
 from lawm_data.collect import Config, record, run_of
 from lawm_data.errors import UserError
 from lawm_data.learner import KEEP_EVERY, kept_policies, load_kept
@@ -35,7 +35,8 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
     history = store.rows(env, KEEPER)
     seeds = sorted({row.seed for row in history})
     if not seeds:
-        raise UserError(f"{store.root}: no history of {KEEPER} in {env}; run `lawm-data collect --env {env}` first")
+        step = files.typed(f"lawm-data collect --env {env}", root)
+        raise UserError(f"{store.root}: no history of {KEEPER} in {env}; run `{step}` first")
     rule = slicing.rules_of(env, split.rules)[name]
     if TOP_UP not in store.sources(env):
         described = f"rollouts of policies that {KEEPER} kept every {KEEP_EVERY} episodes, sampled as in training"

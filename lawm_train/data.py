@@ -44,11 +44,11 @@ class Labels:
     def redrawn(self) -> bool:
         return self.fraction is not None or self.seed is not None
 
-    def describe(self) -> str:
+    def describe(self, manifest: Manifest, seeds: Sequence[int]) -> str:
         """For the first line that a training prints."""
         if self.oracle:
             return " with all actions given (oracle)"
-        return " with labels drawn anew" if self.redrawn else ""
+        return " with labels drawn anew" if self.redrawn and any(self.draws(manifest, seeds)) else ""
 
     def draw(self, manifest: Manifest, seed: int) -> tuple[float | None, int]:
         """Fraction and label seed of the model with training seed `seed`."""

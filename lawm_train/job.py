@@ -61,6 +61,11 @@ class Job:
         return methods.kind_of(self.method).at_once or self.labels.oracle or drawn
 
     @property
+    def described(self) -> str:
+        """The method and whose actions it reads, for the first line that a training prints."""
+        return self.method + self.labels.describe(self.dataset.manifest, self.seeds)
+
+    @property
     def length(self) -> str:
         """The setting that a run may be continued with more of."""
         return methods.length_of(self.method, self.configs["train"])
@@ -77,22 +82,27 @@ class Job:
 
     def asked(self, seed: int) -> dict[str, Any]:
         """What of it is known before the data are read."""
-        fraction, label_seed = self.labels.draw(self.dataset.manifest, seed)
+        manifest = self.dataset.manifest
+        fraction, label_seed = self.labels.draw(manifest, seed)
         settings = config.as_dict(self.configs)
         if self.at_once or self.fits:
             del settings["train"]["pool_gb"]  # what fits is the same in a pool of any size
         return {
             "method": self.method,
             "oracle": self.labels.oracle,
-            "env": self.dataset.manifest.env,
-            "repeat": self.dataset.manifest.repeat,
+            "env": manifest.env,
+            "repeat": manifest.repeat,
             "slice": self.slice_name,
             "seed": seed,
             "label_frac": fraction,
             "label_seed": label_seed,
             "dataset": {"digest": self.dataset.digest, "revision": self.dataset.revision},
             "settings": settings,
-            "about": {"dataset": self.dataset.repo, "layout": [list(part) for part in self.dataset.manifest.layout]},
+            "about": {
+                "dataset": self.dataset.repo,
+                "layout": [list(part) for part in manifest.layout],
+                "action_bounds": manifest.action_bounds and [list(pair) for pair in manifest.action_bounds],
+            },
         }
 
     def check(self) -> None:
@@ -103,7 +113,7 @@ class Job:
         self._check_labels()
         if self.at_once and not self.fits:
             raise UserError(
-                f"method {self.method}{self.labels.describe()} reads every episode before it trains: slice "
+                f"method {self.described} reads every episode before it trains: slice "
                 f"{self.slice_name} takes {self.gigabytes:.2g} GB in memory for all seeds together, and the pool is of "
                 f"{self.configs['train'].pool_gb:g}; raise --pool-gb above that, or train fewer --seeds at a time"
             )

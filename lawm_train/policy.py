@@ -35,6 +35,7 @@ class Policy:
         policy = Policy.from_pretrained("org/lawm-walker-policy")  # or a run folder
         policy.reset()  # before each episode
         action = policy(observation)  # float32 [O] -> [A] in [-1, 1]; a batch [B, O] -> [B, A]
+        command = policy.unscale_action(action)  # in the units of the recording
 
     `description` is what is known of it: env, action repeat, layout of the observation, method, dataset.
     """
@@ -73,6 +74,17 @@ class Policy:
         first = torch.full(batch.shape[:2], self._first)
         self._first, self._shape = False, given.shape
         return self._act(batch, first)[0].numpy().reshape(*given.shape[:-1], -1)
+
+    def unscale_action(self, action: np.ndarray) -> np.ndarray:
+        """An action [..., A] in the units of the recordings that it was learned from: -1 is their least, 1 their most.
+
+        ValueError where the dataset does not know them (`action_bounds` in its lawm.json).
+        """
+        bounds = self.description["about"].get("action_bounds")
+        if not bounds:
+            raise ValueError("the dataset of this policy does not say what -1 and 1 were when it was recorded")
+        low, high = np.array(bounds, np.float32).T
+        return low + (action + 1) / 2 * (high - low)
 
 
 def acting(method: Method, policy: str, where: str) -> Act:

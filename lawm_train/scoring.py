@@ -33,7 +33,10 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     acting = policy.acting(policy.load(run, position), policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
     found = Score(**position._asdict(), mean=fmean(own), std=pstdev(own), returns=own)
-    files.write_json(Score.file(path, policy_name), asdict(found))
+    try:
+        files.write_json(Score.file(path, policy_name), asdict(found))
+    except UserError as error:
+        raise UserError(f"{error}; so this is not kept: {_told(path, own)}") from None
     return _told(path, own)
 
 

@@ -107,6 +107,8 @@ def _labels(description: dict[str, Any]) -> str:
 def _use(description: dict[str, Any], repo: str) -> str:
     sizes, layout = description["sizes"], description["about"].get("layout", [])
     parts = f": {', '.join(f'`{name}` {size}' for name, size in layout)}" if layout else ""
+    unscaled = "command = policy.unscale_action(action)  # in the units of the recording\n"
+    command = unscaled if description["about"].get("action_bounds") else ""
     repeat = description["repeat"]
     held = f" Each action is held for {repeat} simulator steps." if repeat else ""
     return f"""## Use
@@ -117,7 +119,7 @@ from lawm_train.policy import Policy
 policy = Policy.from_pretrained("{repo}")
 policy.reset()  # before each episode
 action = policy(observation)  # float32 [{sizes["observation"]}] -> [{sizes["action"]}] in [-1, 1]; batches too
-```
+{command}```
 
 The observation is float32 [{sizes["observation"]}]{parts}. The policy carries its state from call to call.{held}
 """

@@ -254,12 +254,12 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
         done = 0 if number > start.phase else start.update if number == start.phase else phase.updates
         left += (phase.updates - done) * _seconds(copy, device)
     episodes = job.dataset.manifest.slices[job.slice_name].statistics["episodes"]
-    many = "seed" if len(job.seeds) == 1 else "seeds"
+    seeds = f"seed{'s' * (len(job.seeds) > 1)} {', '.join(map(str, job.seeds))}"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
         f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
-        f"method {job.method}{job.labels.describe()}, {distinct(data.known)} of {episodes:g} episodes labeled, "
-        f"{len(job.seeds)} {many}, {data.describe()}, {updates}: "
+        f"method {job.described}, {distinct(data.known)} of {episodes:g} episodes labeled, "
+        f"{seeds}, {data.describe()}, {updates}: "
         f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start != START else "")
     )

@@ -188,7 +188,15 @@ SHOW: list[Row] = [
     ("show-full-disk", full(history(), 4000), "lawm-data show", ["lawm/figures", "no space left"]),
     ("stats-in-a-file", a_file_and_a_dataset, "lawm-data stats --figure a/b.png", ["a/b.png: cannot be written"]),
     ("stats-folder", dataset_with_notes, "lawm-data stats --figure lawm", ["lawm: cannot be written", "directory"]),
-    ("stats-no-dataset", history(), "lawm-data stats --figure all.png", ["lawm/dataset", "lawm-data split"]),
+    ("stats-no-dataset", history(), "lawm-data stats --figure all.png", ["lawm/dataset", "`lawm-data split`"]),
+    ("stats-elsewhere", nothing, "lawm-data stats --root 'a b' --figure all.png", ["`lawm-data split --root 'a b'`"]),
+    ("show-elsewhere", nothing, "lawm-data show --root there", ["`lawm-data collect --root there`"]),
+    (
+        "top-up-elsewhere",
+        nothing,
+        "lawm-data collect --env walker-walk --top-up medium --root there",
+        ["`lawm-data collect --env walker-walk --root there`"],
+    ),
 ]
 
 VERIFY, FOLDER = "lawm-data verify", "lawm/dataset/custom-made"
@@ -253,7 +261,7 @@ DATA: list[Row] = [
         ["--label-frac 0.5", "20 of 40 episodes", "3 have actions"],
     ),
     ("split-env", history(), "lawm-data split --env walker-wolk", ["no episodes of walker-wolk", "custom:made"]),
-    ("split-strict", history(), "lawm-data split --strict", ["medium-replay: 30 of 2000 episodes", "collect more"]),
+    ("split-strict", history(), "lawm-data split --strict", ["medium-replay: 30 of 2000 episodes", "import more"]),
     ("split-few", history(), "lawm-data split --set split.min_episodes=31", ["31 episodes", "split.min_episodes"]),
     ("unknown-setting", history(), "lawm-data split --set split.quta=3", ["split.quta", "quota"]),
     ("setting-type", history(), "lawm-data split --set split.quota=many", ["split.quota is 'many'", "a whole number"]),

@@ -213,7 +213,7 @@ def journey(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Clien
     client.run("lawm-data", "push")
     first, *_, last = client.run("lawm-train", "--hub-dataset", f"tester/lawm-{TASK}", *SETTINGS).splitlines()
     assert "recipe cpu, slice medium-replay (Hub dataset" in first and "method lawm" in first and "min" in first
-    assert "1 of 23 episodes labeled, 1 seed, windows drawn uniformly from all" in first
+    assert "1 of 23 episodes labeled, seed 0, windows drawn uniformly from all" in first
     assert last == f"done: lawm/runs/{TASK}-medium-replay-lawm-s0"
     return client
 

@@ -66,6 +66,12 @@ def test_each_run_can_have_the_draw_of_its_own_seed(folder, tmp_path):
     assert [run.config["label_seed"] for run in runs] == [0, 1]
 
 
+def test_labels_are_told_as_drawn_anew_only_where_they_are(folder):
+    own = Labels(seed="own")
+    assert job(folder("a", label_frac=0.2), "bc", labels=own).described == "bc with labels drawn anew"
+    assert job(folder("all"), "bc", labels=own).described == "bc", "every action is kept, whatever the seed"
+
+
 @pytest.mark.parametrize("method", ["lawm", "clap"])
 def test_an_oracle_trains_as_on_a_dataset_that_hides_nothing(folder, tmp_path, method):
     (run,) = trained(folder("a", label_frac=0.2), tmp_path / "oracle", method, Labels(oracle=True))

@@ -9,6 +9,7 @@ from test_report import make_run, row
 
 import lawm_train.cli
 from lawm_data import files
+from lawm_data.errors import UserError
 from lawm_data.runs import Position, Run
 from lawm_train import cells, results, scoring, tables
 
@@ -62,6 +63,12 @@ def test_a_score_is_of_the_checkpoint_that_was_loaded(run, monkeypatch):
     scoring.score(run.path, 5)
     assert loaded == [Position(0, 1)] and files.read_json(run.path / "evaluation-agent.json")["update"] == 1
     assert not scoring.is_scored(run, 5)
+
+
+def test_a_score_that_cannot_be_kept_is_told_all_the_same(run):
+    (run.path / "evaluation-agent.json").mkdir()
+    with pytest.raises(UserError, match=r"evaluation-agent.json.*not kept: .*return 2.0 ± 1.4 over 5 episodes"):
+        scoring.score(run.path, 5)
 
 
 def test_a_run_that_cannot_be_scored_stops_no_other(run, tmp_path, monkeypatch):

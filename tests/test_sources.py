@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from foreign import Group, box, laom_group, minari_episode, write_laom, write_minari
+from given import succeed
 from helpers import counting_episode, random_episode
 from test_importers import CUSTOM, EPISODES, aime_arrays, check_same, imported, walker_arrays, write, write_aime
 
 from lawm_data import envs, importers, table4
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
+from lawm_data.manifest import Manifest
+from lawm_data.runs import Run
 from lawm_data.store import Store
+from lawm_train import share
+from lawm_train.policy import Policy
 
 
 def source_meta(raw: Path, env: str = CUSTOM) -> dict[str, Any]:
@@ -64,6 +69,32 @@ def test_minari_actions_are_scaled_from_their_bounds(tmp_path: Path, capsys: pyt
     note = "actions scaled from [-0.4, 0.4], [0, 10], column by column, to [-1, 1]"
     assert note in capsys.readouterr().err and note in source_meta(tmp_path / "raw")["collected"]
     assert source_meta(tmp_path / "raw")["action_bounds"] == [[-0.4, 0.4], [0, 10]]
+
+
+def test_a_policy_acts_in_the_units_of_its_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From recorded numbers through every command to the policy, in its run and as published, and back."""
+    monkeypatch.chdir(tmp_path)
+    dataset, low, high = Path("lawm/dataset/custom-count"), np.array([-0.4, 0.0]), np.array([0.4, 10.0])
+    groups = [minari_episode(random_episode(k, observation_size=2)) for k in range(20)]
+    recorded = [low + (group["actions"] + 1) / 2 * (high - low) for group in groups]
+    scaled = [group | {"actions": actions} for group, actions in zip(groups, recorded, strict=True)]
+    write_minari(Path("set"), scaled, action_space=box(low.tolist(), high.tolist(), 2))
+    for command in (f"lawm-data import minari set --env {CUSTOM}", "lawm-data split"):
+        succeed(command)
+    assert Manifest.load(dataset).action_bounds == [(-0.4, 0.4), (0, 10)]
+    succeed(f"lawm-train --hub-dataset {dataset} --method bc --set agent.bc.updates=2 --set train.window=8")
+    (path,) = Path("lawm/runs").iterdir()
+    share.write(Run(path), Path("published"), "org/policy")
+    assert "policy.unscale_action(action)" in Path("published/README.md").read_text()
+    store = Store(Path("lawm/raw"))
+    for place in (path, Path("published")):
+        policy = Policy.from_pretrained(place)
+        for episode, actions in zip(store.read(store.rows(CUSTOM)), recorded, strict=True):
+            assert episode.action is not None
+            np.testing.assert_allclose(policy.unscale_action(episode.action), actions, atol=1e-5)
+    del policy.description["about"]["action_bounds"]
+    with pytest.raises(ValueError, match="does not say what -1 and 1 were"):
+        policy.unscale_action(np.zeros(2))
 
 
 def test_actions_of_other_bounds_are_of_another_env(tmp_path: Path) -> None:

@@ -317,8 +317,19 @@ def test_a_dataset_of_another_env_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_short_slice_says_what_fills_it(tmp_path: Path) -> None:
     store(tmp_path, made(40))
-    assert "short of the quota: medium-replay; filled by lawm-data collect" in split(tmp_path)
+    assert "short of the quota: medium-replay; filled by lawm-data import\n" in split(tmp_path), "no simulator makes it"
     assert "short of the quota" not in split(tmp_path, "--set", "split.quota=30")
+    store(tmp_path / "suite", [replace(episode, env="walker-walk") for episode in made(40)])
+    assert "filled by lawm-data collect (more --episodes or --seeds), or import\n" in split(tmp_path / "suite")
+
+
+def test_fewer_validation_episodes_than_asked_for_are_explained(tmp_path: Path) -> None:
+    store(tmp_path, made(40))
+    assert "2 for validation (20 were asked for; 5% of them at most);" in split(tmp_path)
+    assert "10 for validation (20 were asked for; no more were left over);" in split(
+        tmp_path, "--set", "split.quota=30"
+    )
+    assert "10 for validation;" in split(tmp_path, "--set", "split.quota=30", "--set", "split.validation=10")
 
 
 def test_the_folder_that_one_stands_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,7 +243,7 @@ def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:
         | columns
     ]
     assert json.loads(json.dumps(found)) == found
-    assert "expert" in statistics.as_text(found)
+    assert "expert" in statistics.as_text(found, tmp_path)
     bare = dataclasses.replace(entry, statistics={"episodes": 5})
     files.write_json(folder / NAME, dataclasses.replace(manifest, slices={"expert": bare}).to_json())
     with pytest.raises(UserError, match="lawm.json: slices.expert.statistics: missing key 'mean'"):
@@ -253,4 +253,6 @@ def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:
 def test_statistics_of_an_empty_workspace_say_what_to_run(tmp_path: Path) -> None:
     found = statistics.collect_stats(tmp_path)
     assert found == {"raw": [], "slices": []}
-    assert "lawm-data collect" in statistics.as_text(found) and "lawm-data split" in statistics.as_text(found)
+    assert "lawm-data collect" in statistics.as_text(found, tmp_path) and "lawm-data split" in statistics.as_text(
+        found, tmp_path
+    )

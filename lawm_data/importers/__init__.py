@@ -19,6 +19,7 @@ from lawm_data.importers.d4rl import D4rl
 from lawm_data.importers.laom import Laom
 from lawm_data.importers.minari import Minari
 from lawm_data.importers.recording import Recording
+from lawm_data.manifest import is_custom
 from lawm_data.progress import Bar
 from lawm_data.store import Row, Store
 
@@ -49,9 +50,9 @@ def run(
     """
     _check_names(format_name, env, slice_name)
     chosen = _range(only)
-    if repeat is not None and env.startswith("custom:"):
+    if repeat is not None and is_custom(env):
         raise UserError(f"--repeat {repeat}: counts the steps of a simulator, and {env} has none; leave it out")
-    spec = None if env.startswith("custom:") else envs.spec(env, 2 if repeat is None else repeat)
+    spec = None if is_custom(env) else envs.spec(env, 2 if repeat is None else repeat)
     recording = FORMATS[format_name](paths)
     if spec and recording.env not in (None, env):
         raise UserError(f"{paths[0]}: recorded in {recording.env}, not in {env}; check --env")
@@ -79,7 +80,8 @@ def run(
             f"{slice_name}: a slice of its own, as none of the paper's, {', '.join(table4.SLICES)}; to rename it, "
             f"delete {folder} and import again"
         )
-    click.echo(f"{folder}: {count} episodes imported; next: {files.split_command(raw_root.parent, env)}")
+    step = files.typed(f"lawm-data split --env {env}", raw_root.parent)
+    click.echo(f"{folder}: {count} episodes imported; next: {step}")
     if paper := table4.paper(env, slice_name):
         click.echo(_beside_table4([row.episode_return for row in rows], paper))
 
@@ -125,7 +127,7 @@ def _cut_short(rows: Sequence[Row], spec: envs.Spec | None) -> Iterator[str]:
 def _check_names(format_name: str, env: str, slice_name: str | None) -> None:
     if format_name not in FORMATS:
         raise UserError(f"unknown format '{format_name}': expected {' or '.join(FORMATS)}")
-    if env.startswith("custom:") and not re.fullmatch(r"custom:[a-z0-9_][a-z0-9_.-]*", env):
+    if is_custom(env) and not re.fullmatch(r"custom:[a-z0-9_][a-z0-9_.-]*", env):
         raise UserError(f"--env {env}: after custom: expected a name of a-z, 0-9, '_', and within it '.' and '-'")
     if slice_name is not None and not SLICE_NAME.fullmatch(slice_name):
         raise UserError(
