@@ -124,7 +124,7 @@ def _ordered(manifest: Manifest) -> list[str]:
 
 
 def _introduction(manifest: Manifest) -> str:
-    few = manifest.label_fraction is not None and manifest.label_fraction < 0.5
+    few = manifest.few_labels
     lines = [
         f"# {manifest.env}: {'trajectories with few action labels' if few else 'recorded trajectories'}",
         "",

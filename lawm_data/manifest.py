@@ -147,6 +147,12 @@ class Manifest:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
+    def few_labels(self) -> bool:
+        """Whether most trajectories have no actions that may be read."""
+        counts = [entry.statistics for entry in self.slices.values()]
+        return 2 * sum(one["labeled"] for one in counts) < sum(one["episodes"] for one in counts)
+
+    @property
     def withheld(self) -> set[str]:
         """The files with the stripped actions, which are published on demand only."""
         return {path for _, split, path in self.shards() if split == "withheld"}

@@ -17,7 +17,7 @@ from lawm_data.parsing import LARGEST
 from lawm_data.store import Row
 
 TRAILING = 20  # episodes in the mean that says how far a collector has come
-HELD_OUT = 0.05  # of a slice, for validation where the quota leaves nothing over
+HELD_OUT = 0.05  # of the episodes with actions in a slice, for validation where the quota leaves nothing over
 TOP_UP = "topup"  # the source of rollouts of kept policies, which no learner's history holds
 KEEPER = "dreamer"  # the source whose policies are kept for it
 Seed = Annotated[int, Bounds(0, LARGEST)]
@@ -220,7 +220,8 @@ def _slice(name: str, taken: list[Row], left: list[Row], wanted: int, rule: dict
 
     validation = drawn(left, config.validation)
     if not validation:
-        validation = drawn(taken, min(config.validation, share(HELD_OUT, len(taken))))
+        most = share(HELD_OUT, sum(row.has_action for row in taken))
+        validation = drawn(taken, min(config.validation, most))
     held_out = {row.episode_id for row in validation}
     rows = [row for row in taken if row.episode_id not in held_out]
     return Slice(name, rows, validation, wanted, len(taken), rule)

@@ -251,4 +251,5 @@ def _report(manifest: Manifest, slices: dict[str, Slice], validation: int) -> No
         fill = "lawm-data import" if is_custom(manifest.env) else f"lawm-data collect ({ways}), or import"
         click.echo(f"short of the quota: {short}; filled by {fill}")
     if manifest.label_fraction is None:
-        click.echo("actions are kept wherever they were recorded; --label-frac 0.05 keeps those of 5%")
+        strip = "" if manifest.few_labels else "; --label-frac 0.05 keeps those of 5%"
+        click.echo(f"actions are kept wherever they were recorded{strip}")

@@ -100,8 +100,9 @@ def _labels(description: dict[str, Any]) -> str:
     if description["oracle"]:
         return "an oracle: the withheld ones were given back"
     fraction = description["label_frac"]
-    kept = "all that were recorded with actions" if fraction is None else f"{100 * fraction:g}% of all"
-    return f"{kept}, label seed {description['label_seed']}"
+    if fraction is None:
+        return "all that were recorded with actions"
+    return f"{100 * fraction:g}% of all, label seed {description['label_seed']}"
 
 
 def _use(description: dict[str, Any], repo: str) -> str:

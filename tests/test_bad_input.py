@@ -84,7 +84,7 @@ IMPORT: list[Row] = [
     ("aime-nan", aime(up=at(4, np.nan)), AIME, ["3.hdf5", "observation row 4", "finite"]),
     ("aime-infinite", aime(reward=at(4, np.inf)), AIME, ["3.hdf5", "reward row 3", "finite"]),
     ("aime-action-range", aime(pre_action=at(4, 1.5)), AIME, ["3.hdf5", "action row 3", "[-1, 1]"]),
-    ("aime-no-action", aime(pre_action=None), AIME, ["3.hdf5", "'pre_action'", "--env"]),
+    ("aime-no-action", aime(pre_action=None), AIME, ["3.hdf5", "no trajectory has actions", "before"]),
     ("aime-lengths", aime(reward=lambda a: a[:-2]), AIME, ["3.hdf5", "unequal lengths", "reward 19"]),
     ("aime-wide-reward", aime(reward=lambda a: np.tile(a, 2)), AIME, ["3.hdf5", "'reward' has 2 numbers"]),
     ("aime-other-env", aime(), "lawm-data import aime 3.hdf5 --env walker-walk", ["3.hdf5", "'orientations'", "--env"]),

@@ -65,22 +65,25 @@ def test_card_credits_the_sources_and_cites_the_paper(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fraction", "title", "ending", "overlap"),
+    ("fraction", "share", "title", "ending", "overlap"),
     [
-        (None, "recorded trajectories", "world model.", False),
-        (0.9, "recorded trajectories", "world model.", True),
-        (0.1, "trajectories with few action labels", "world model: most come without their actions.", True),
+        (None, 1.0, "recorded trajectories", "world model.", False),
+        (None, 0.1, "trajectories with few action labels", "world model: most come without their actions.", False),
+        (0.9, 0.9, "recorded trajectories", "world model.", True),
+        (0.1, 0.1, "trajectories with few action labels", "world model: most come without their actions.", True),
     ],
 )
 def test_the_introduction_says_what_the_label_fraction_makes_true(
-    folder: Path, fraction: float | None, title: str, ending: str, overlap: bool
+    folder: Path, fraction: float | None, share: float, title: str, ending: str, overlap: bool
 ) -> None:
     one = Manifest.load(folder)
     (entry,) = one.slices.values()
+    labeled = round(share * entry.statistics["episodes"])
+    entry = replace(entry, statistics=entry.statistics | {"labeled": labeled})
     two = replace(one, label_fraction=fraction, slices={"medium-replay": entry, "medium": entry})
     text = DatasetCard(card.render(two)).text.lstrip()
     assert text.startswith(f"# custom:made: {title}\n") and f"learning a latent-action {ending}\n" in text
-    assert ("most come without" in text) == (fraction == 0.1) and ("Slices overlap" in text) == overlap
+    assert ("most come without" in text) == (share == 0.1) and ("Slices overlap" in text) == overlap
     assert "Slices overlap" not in card.render(one), "of one slice there is no other"
 
 

@@ -131,6 +131,9 @@ def test_validation_rows_have_actions() -> None:
     rows = history([10.0] * 40) + history([10.0] * 40, source="video", has_action=False)
     part = cut(rows, "walker-walk", Config(quota=40))["medium-replay"]
     assert len(part.validation_rows) == 20 and all(one.has_action for one in part.validation_rows)
+    few = history([10.0] * 20) + history([10.0] * 380, source="video", has_action=False)
+    part = cut(few, "walker-walk", Config())["medium-replay"]
+    assert len(part.validation_rows) == 1 and sum(one.has_action for one in part.rows) == 19, "5% of those that have"
 
 
 def test_an_import_with_a_name_forms_that_slice_whole_and_no_other() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from lawm_data import envs, files, table4
 from lawm_data.episode import Episode
@@ -61,7 +62,7 @@ def run(
     files.sweep(folder.parent)
     collected = f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})"
     part = [] if only == ":" else [f"of its episodes {only}"]
-    meta = _shape(recording, spec) | {
+    meta = _shape(recording, spec, store, env, paths[0]) | {
         "collected": "; ".join([collected, *recording.notes, *part]),
         "credits": "; ".join(filter(None, [recording.credits, credit])) or None,
         "slice": slice_name,
@@ -71,7 +72,7 @@ def run(
         _check_same(folder, store.meta(env, source), meta, credit)
         click.echo(f"{folder}: these episodes are imported already, nothing added")
         return
-    count = store.create(env, source, meta, _episodes(recording, env, source, spec, chosen))
+    count = store.create(env, source, meta, _episodes(recording, env, source, spec, meta["action_size"], chosen))
     rows = store.rows(env, source)
     for note in [*recording.notes, *_cut_short(rows, spec)]:
         click.echo(note, err=True)
@@ -81,24 +82,35 @@ def run(
             f"delete {folder} and import again"
         )
     step = files.typed(f"lawm-data split --env {env}", raw_root.parent)
-    click.echo(f"{folder}: {count} episodes imported; next: {step}")
+    few = "" if all(row.has_action for row in rows) else f", {sum(row.has_action for row in rows)} of them with actions"
+    click.echo(f"{folder}: {count} episodes imported{few}; next: {step}")
     if paper := table4.paper(env, slice_name):
         click.echo(_beside_table4([row.episode_return for row in rows], paper))
 
 
-def _shape(recording: Recording, spec: envs.Spec | None) -> dict[str, Any]:
+def _shape(recording: Recording, spec: envs.Spec | None, store: Store, env: str, path: Path) -> dict[str, Any]:
+    """UserError where nothing says what size actions have."""
+    sizes = [spec.action_size] if spec else [recording.action_size]
+    sizes += [store.meta(env, source)["action_size"] for source in store.sources(env)]
+    if (action_size := next((size for size in sizes if size is not None), None)) is None:
+        raise UserError(
+            f"{path}: no trajectory has actions, so their size is unknown; name recordings of {env} that have some in "
+            "the same command, or import them before"
+        )
     return {
         "layout": [list(part) for part in (spec.layout if spec else recording.layout)],
-        "action_size": spec.action_size if spec else recording.action_size,
+        "action_size": action_size,
         "repeat": spec.repeat if spec else None,
         "action_bounds": recording.action_bounds,
     }
 
 
-def _episodes(recording: Recording, env: str, source: str, spec: envs.Spec | None, chosen: slice) -> Iterator[Episode]:
+def _episodes(
+    recording: Recording, env: str, source: str, spec: envs.Spec | None, action_size: int, chosen: slice
+) -> Iterator[Episode]:
     layout = spec.layout if spec else recording.layout
     observation_size = sum(size for _, size in layout)
-    action_size = spec.action_size if spec else recording.action_size
+    partly: list[str] = []  # where some actions are known and others not
     trajectories = islice(recording.trajectories(layout), chosen.start, chosen.stop)
     total = len(range(recording.count)[chosen])
     if not total:
@@ -110,8 +122,16 @@ def _episodes(recording: Recording, env: str, source: str, spec: envs.Spec | Non
                 f"{where}: {len(reward)} steps, but an episode of {env} has {spec.episode_length} at action repeat "
                 f"{spec.repeat}; give the repeat of the recording with --repeat, or import as --env custom:NAME"
             )
-        episode = Episode(observation, action, reward, terminal, env, source, 0, order)
+        unknown = np.isnan(action).any(-1) if action is not None else np.ones(len(reward), bool)
+        if unknown.any() and not unknown.all():
+            partly.append(where)
+        episode = Episode(observation, None if unknown.any() else action, reward, terminal, env, source, 0, order)
         yield episode.validate(observation_size, action_size, where)
+    if partly:
+        recording.notes.append(
+            f"{len(partly)} episodes lack some of their actions (NaN) and count as episodes without, the first is "
+            f"{partly[0]}"
+        )
 
 
 def _cut_short(rows: Sequence[Row], spec: envs.Spec | None) -> Iterator[str]:

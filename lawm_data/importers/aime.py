@@ -1,7 +1,8 @@
 """AIME's plan2explore layout: one HDF5 file an episode, `0.hdf5`, `1.hdf5`, ..., in folders, zips or both.
 
 Row t of `pre_action` and `reward` LED TO observation t, and row 0 is the reset: a_t = pre_action[t+1] and
-r_t = reward[t+1] (argmax-ai/aime, IcarusWizard/AIME-NoB). Images are never decoded.
+r_t = reward[t+1] (argmax-ai/aime, IcarusWizard/AIME-NoB). A file without `pre_action` is a trajectory without actions.
+Images are never decoded.
 """
 
 from __future__ import annotations
@@ -21,11 +22,22 @@ import h5py
 import numpy as np
 
 from lawm_data.errors import UserError
-from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, parts_of, rows, width
+from lawm_data.importers.recording import (
+    Layout,
+    Trajectory,
+    check_lengths,
+    column,
+    dataset,
+    parts_of,
+    present,
+    rows,
+    width,
+)
 from lawm_data.progress import Bar
 from lawm_data.store import opened
 
-NOT_OBSERVED = {"pre_action", "reward", "is_first", "is_last", "is_terminal", "image"}
+ACTIONS = "pre_action"
+NOT_OBSERVED = {ACTIONS, "reward", "is_first", "is_last", "is_terminal", "image"}
 MEMBER_BYTES = 256_000_000  # ten times a file with images; a zip bomb would fill the memory
 CREDITS = "plan2explore buffers of AIME-NoB, https://huggingface.co/datasets/IcarusWizard/AIME-NoB, CC BY 4.0"
 # other people's files may have this layout, and the plan2explore files another name
@@ -70,9 +82,17 @@ class Aime:
         handle, where = next(self._handles())
         with opened(handle, where) as file:
             self.layout = tuple((key, width(dataset(file, key, where))) for key in file if key not in NOT_OBSERVED)
-            self.action_size = width(dataset(file, "pre_action", where))
         if not self.layout:
             raise UserError(f"{where}: no observations beside {', '.join(sorted(NOT_OBSERVED))}; check FORMAT")
+        self.action_size = self._action_size()
+
+    def _action_size(self) -> int | None:
+        """Of the first file that has actions."""
+        for handle, where in self._handles():
+            with opened(handle, where) as file:
+                if ACTIONS in file:
+                    return width(dataset(file, ACTIONS, where))
+        return None
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         for handle, where in self._handles():
@@ -100,18 +120,18 @@ class Aime:
 
 def _trajectories(file: h5py.File, layout: Layout, where: str) -> list[Trajectory]:
     """The trajectories of one file: more than one where a reset in mid-episode begins another."""
-    steps = {key: dataset(file, key, where) for key in ("pre_action", "reward", "is_first", "is_terminal")}
+    steps = present(file, (ACTIONS, "reward", "is_first", "is_terminal"), ACTIONS, where)
     parts = parts_of(file, layout, where)
     length = check_lengths(steps | parts, where)
     observation = np.concatenate([rows(part) for part in parts.values()], axis=1)
-    action = rows(steps["pre_action"])
+    action = rows(steps[ACTIONS]) if ACTIONS in steps else None
     reward, first, terminal = (column(steps[key], where) for key in ("reward", "is_first", "is_terminal"))
     bounds = [0, *(np.flatnonzero(first[1:]) + 1).tolist(), length]
     return [
         Trajectory(
             where=where if len(bounds) == 2 else f"{where}, rows {begin}..{end - 1}",
             observation=observation[begin:end],
-            action=action[begin + 1 : end],
+            action=None if action is None else action[begin + 1 : end],
             reward=reward[begin + 1 : end],
             terminal=bool(np.any(terminal[begin:end][-1:])),
         )

@@ -1,7 +1,8 @@
 """D4RL's layout: one HDF5 file of flat arrays `observations, actions, rewards, terminals, timeouts`, cut at the ends.
 
-Row t holds o_t, a_t and r_t. The last observation of an episode is in `next_observations`; without that array the last
-step of every episode is dropped, and with it the knowledge that its end was terminal.
+Row t holds o_t, a_t and r_t; a file without `actions` holds trajectories without. The last observation of an episode is
+in `next_observations`; without that array the last step of every episode is dropped, and with it the knowledge that its
+end was terminal.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import h5py
 import numpy as np
 
 from lawm_data.errors import UserError
-from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, dataset, digest_of, rows, width
+from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, digest_of, present, rows, width
 from lawm_data.store import opened
 
-KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
+ACTIONS = "actions"
+KEYS = ("observations", ACTIONS, "rewards", "terminals", "timeouts")
 NEXT = "next_observations"
 FLAG_ROWS = 1 << 20  # read at a time
 BLOCK_BYTES = 16_000_000
@@ -32,12 +34,15 @@ class D4rl:
     def __init__(self, paths: list[Path]) -> None:
         self.notes: list[str] = []
         self.spans: list[tuple[Path, np.ndarray]] = []  # [episodes, 2]: first row and the row after the last
+        self.action_size: int | None = None
         for path in paths:
             with opened(path, str(path)) as file:
                 self.spans.append((path, self._episodes_of(file, path)))
-                sizes = {"observation": width(file["observations"]), "action": width(file["actions"])}
-        self.layout: Layout = (("observation", sizes["observation"]),)
-        self.action_size = sizes["action"]
+                self.layout: Layout = (("observation", width(file["observations"])),)
+                if ACTIONS in file:
+                    self.action_size = width(file[ACTIONS])
+                else:
+                    self.notes.append(f"{path.name}: no array '{ACTIONS}', so its episodes come without")
         self.count = sum(len(spans) for _, spans in self.spans)
         self.digest = digest_of(paths)
 
@@ -71,7 +76,7 @@ class D4rl:
 
 def _ends(file: h5py.File, where: str) -> np.ndarray:
     """The rows after the last of each episode, int64 [episodes]."""
-    arrays = {key: dataset(file, key, where) for key in (*KEYS, NEXT) if key in KEYS or key in file}
+    arrays = present(file, KEYS, ACTIONS, where) | present(file, [NEXT], NEXT, where)
     length = check_lengths(arrays, where)
     found = [np.zeros(0, np.int64)]
     for start in range(0, length, FLAG_ROWS):
@@ -87,14 +92,14 @@ def _blocks(spans: np.ndarray, width: int) -> list[np.ndarray]:
 
 
 def _read(file: h5py.File, start: int, stop: int, where: str) -> dict[str, np.ndarray]:
-    wide = {key: rows(file[key], start, stop) for key in ("observations", "actions", NEXT) if key in file}
+    wide = {key: rows(file[key], start, stop) for key in ("observations", ACTIONS, NEXT) if key in file}
     return wide | {key: column(file[key], where, start, stop) for key in ("rewards", "terminals")}
 
 
 def _trajectory(steps: dict[str, np.ndarray], start: int, where: str) -> Trajectory:
-    observation, action, reward = steps["observations"], steps["actions"], steps["rewards"]
+    observation, action, reward = steps["observations"], steps.get(ACTIONS), steps["rewards"]
     if NEXT not in steps:
-        return Trajectory(where, observation, action[:-1], reward[:-1], False)
+        return Trajectory(where, observation, None if action is None else action[:-1], reward[:-1], False)
     _check_continuous(observation, steps[NEXT], start, where)
     observation = np.concatenate([observation, steps[NEXT][-1:]])
     return Trajectory(where, observation, action, reward, bool(steps["terminals"][-1]))

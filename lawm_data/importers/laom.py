@@ -3,6 +3,7 @@
 Row t holds s_t and the a_t taken there, at every control step; the parts of `states` lie in the alphabetical order of
 their names. The state after the last action is not in the file, so the last step is dropped. LAOM's own collector
 keeps of the rewards only their sum (dunnolab/laom): what is read here is `rewards`, which has to be added, r_t of a_t.
+A group without `actions` is a trajectory without.
 `actions` were recorded before its environment clipped them to [-1, 1].
 """
 
@@ -20,13 +21,15 @@ from lawm_data.importers.recording import (
     Trajectory,
     check_lengths,
     column,
-    dataset,
     digest_of,
     one_env,
+    present,
     rows,
     width,
 )
 from lawm_data.store import opened
+
+ACTIONS = "actions"
 
 
 class Laom:
@@ -39,13 +42,15 @@ class Laom:
         self.notes: list[str] = []
         self.paths = paths
         self.count = 0
+        self.action_size: int | None = None
         envs = []
         for path in paths:
             with opened(path, str(path)) as file:
                 names = _groups_of(file, path)
                 steps = _steps(file[names[0]], f"{path}, group {names[0]}")
                 self.layout: Layout = (("observation", width(steps["states"])),)
-                self.action_size = width(steps["actions"])
+                known = (file[name][ACTIONS] for name in names if ACTIONS in file[name])
+                self.action_size = next((width(array) for array in known), self.action_size)
                 envs.append((path, _env(file)))
             self.count += len(names)
             self.notes.append(
@@ -60,9 +65,10 @@ class Laom:
             with opened(path, str(path)) as file:
                 for name in _groups_of(file, path):
                     trajectory = _trajectory(file[name], layout, f"{path}, group {name}")
-                    action = np.clip(trajectory.action, -1, 1)
-                    clipped += int(np.sum(np.abs(trajectory.action) > 1))
-                    yield trajectory._replace(action=action)
+                    if trajectory.action is not None:
+                        clipped += int(np.sum(np.abs(trajectory.action) > 1))
+                        trajectory = trajectory._replace(action=np.clip(trajectory.action, -1, 1))
+                    yield trajectory
         if clipped:
             self.notes.append(f"{clipped} numbers of actions clipped to [-1, 1], as when they were executed")
 
@@ -76,7 +82,7 @@ def _trajectory(group: h5py.Group, layout: Layout, where: str) -> Trajectory:
     return Trajectory(
         where=where,
         observation=states[:, _columns(layout)],
-        action=rows(steps["actions"])[:-1],
+        action=rows(steps[ACTIONS])[:-1] if ACTIONS in steps else None,
         reward=column(steps["rewards"], where)[:-1],
         terminal=False,
     )
@@ -88,7 +94,7 @@ def _steps(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
             f"{where}: no 'rewards' (LAOM's own files keep only their sum); add to every group an array 'rewards' "
             "with the reward of each row of 'actions'"
         )
-    steps = {key: dataset(group, key, where) for key in ("states", "actions", "rewards")}
+    steps = present(group, ("states", ACTIONS, "rewards"), ACTIONS, where)
     check_lengths(steps, where)
     return steps
 

@@ -2,6 +2,7 @@
 
 `observations` has a row more than `actions`, `rewards`, `terminations` and `truncations`; it is one array or, where the
 observation space is a Dict, a group of arrays (Farama-Foundation/Minari, minari/dataset/_storages/hdf5_storage.py).
+A group without `actions` is a trajectory without.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lawm_data.importers.recording import (
     digest_of,
     one_env,
     parts_of,
+    present,
     rows,
     width,
 )
@@ -35,6 +37,7 @@ from lawm_data.store import opened
 MAIN = "main_data.hdf5"
 METADATA = "metadata.json"
 EPISODE = re.compile(r"episode_\d+")
+ACTIONS = "actions"
 FLAT = "observation"
 _DM_CONTROL = re.compile(r"dm_control/(.+)-v\d+")  # how Shimmy calls the suite's tasks
 
@@ -73,7 +76,7 @@ class Minari:
             spans = [f"[{low:g}, {high:g}]" for low, high in bounds]
             told = spans[0] if len(set(spans)) == 1 else f"{', '.join(spans)}, column by column,"
             self.notes.append(f"actions scaled from {told} to [-1, 1]")
-        self.action_size = len(self.sources[0].low)
+        self.action_size: int | None = len(first.low)
         self.digest = digest_of([source.main for source in self.sources])
         self.credits: str | None = "; ".join(_credit(source.metadata) for source in self.sources)
         self.env = one_env((source.main, _env(source.metadata)) for source in self.sources)
@@ -90,19 +93,22 @@ class Minari:
 
 
 def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str) -> Trajectory:
-    steps = {key: dataset(episode, key, where) for key in ("actions", "rewards", "terminations", "truncations")}
+    steps = present(episode, (ACTIONS, "rewards", "terminations", "truncations"), ACTIONS, where)
     check_lengths(steps, where)
-    if width(steps["actions"]) != len(source.low):
-        raise UserError(f"{where}: 'actions' has size {width(steps['actions'])}, {METADATA} says {len(source.low)}")
+    center, half = (source.high + source.low) / 2, (source.high - source.low) / 2
+    action = None
+    if (found := steps.get(ACTIONS)) is not None:
+        if width(found) != len(source.low):
+            raise UserError(f"{where}: '{ACTIONS}' has size {width(found)}, {METADATA} says {len(source.low)}")
+        action = ((rows(found) - center) / half).astype(np.float32)
     ended = np.flatnonzero(column(steps["terminations"], where))
     last = len(steps["rewards"]) - 1
     if len(ended) and ended[0] < last:
         raise UserError(f"{where}: terminations is true in row {ended[0]}, the last row is {last}; split it there")
-    center, half = (source.high + source.low) / 2, (source.high - source.low) / 2
     return Trajectory(
         where=where,
         observation=_observation(episode, layout, where),
-        action=((rows(steps["actions"]) - center) / half).astype(np.float32),
+        action=action,
         reward=column(steps["rewards"], where),
         terminal=bool(len(ended)),
     )

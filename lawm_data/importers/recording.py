@@ -18,11 +18,14 @@ Layout = tuple[tuple[str, int], ...]
 
 
 class Trajectory(NamedTuple):
-    """observation float32 [T+1, O], action float32 [T, A], reward float32 [T]; `where`: its place, for messages."""
+    """observation float32 [T+1, O], action float32 [T, A], reward float32 [T]; `where`: its place, for messages.
+
+    An action that is not known is NaN; action is None where none is.
+    """
 
     where: str
     observation: np.ndarray
-    action: np.ndarray
+    action: np.ndarray | None
     reward: np.ndarray
     terminal: bool
 
@@ -33,7 +36,7 @@ class Recording(Protocol):
     digest: str  # of the content, wherever the files lie
     count: int  # trajectories
     layout: Layout  # names and sizes as recorded
-    action_size: int
+    action_size: int | None  # None where no trajectory has actions
     action_bounds: list[list[float]] | None  # low and high of each column, which are scaled to [-1, 1]
     env: str | None  # the task that the files name, as `domain-task`
     credits: str | None
@@ -72,6 +75,11 @@ def dataset(file: h5py.Group, key: str, where: str) -> h5py.Dataset:
         names = ", ".join(file) or "nothing"
         raise UserError(f"{where}: expected an array of numbers '{key}', found {names}; check FORMAT and --env")
     return found
+
+
+def present(file: h5py.Group, keys: Iterable[str], optional: str, where: str) -> dict[str, h5py.Dataset]:
+    """The arrays under `keys`, as `dataset`, but for `optional`, which may be missing."""
+    return {key: dataset(file, key, where) for key in keys if key != optional or key in file}
 
 
 def width(array: h5py.Dataset) -> int:

@@ -1,0 +1,124 @@
+"""Laws of recordings that came without actions, from the file of each format to a trained policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from foreign import laom_group, minari_episode, write_laom, write_minari
+from given import run, succeed
+from helpers import random_episode
+from test_importers import CUSTOM, EPISODES, Arrays, check_same, d4rl_arrays, imported, write, write_aime
+from test_sources import shortened
+from test_train import SETTINGS
+
+from lawm_data import files
+from lawm_data.episode import Episode
+from lawm_data.errors import UserError
+from lawm_data.manifest import Manifest
+from lawm_data.runs import Run
+from lawm_data.store import Store
+
+SIX = EPISODES[:6]
+Written = Callable[[Path], Path]
+FORMATS: dict[str, tuple[Written, str]] = {
+    "aime": (lambda path: write_aime(path / "set", SIX), "pre_action"),
+    "minari": (lambda path: write_minari(path / "set", [minari_episode(one) for one in SIX]), "actions"),
+    "laom": (lambda path: write_laom(path / "set.hdf5", [laom_group(one) for one in SIX]), "actions"),
+}
+
+
+def groups_of(path: Path) -> list[tuple[Path, str]]:
+    """File and group of each episode but the first, as `FORMATS` wrote them."""
+    if path.suffix:
+        return [(path, str(k)) for k in range(1, 6)]
+    if (path / "data").is_dir():
+        return [(path / "data" / "main_data.hdf5", f"episode_{k}") for k in range(1, 6)]
+    return [(path / f"{k}.hdf5", "/") for k in range(1, 6)]
+
+
+def recorded(format_name: str) -> list[Episode]:
+    """What an import of all actions gives."""
+    return [shortened(one) for one in SIX] if format_name == "laom" else SIX
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_an_episode_without_actions_is_that_episode_stripped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], format_name: str
+) -> None:
+    """Absent in two, unknown (NaN) in one, and in one in its third row alone."""
+    make, key = FORMATS[format_name]
+    path = make(tmp_path)
+    for number, (file_path, group) in enumerate(groups_of(path)):
+        with h5py.File(file_path, "a") as file:
+            actions = file[group][key][...].astype(np.float32)
+            del file[group][key]
+            if number == 4:
+                file[group][key] = actions
+            elif number >= 2:
+                actions[slice(None) if number == 2 else 3] = np.nan
+                file[group][key] = actions
+    found = imported(tmp_path / "raw", format_name, path)
+    columns = slice(None, None, -1) if format_name != "laom" else slice(None)
+    stripped = [one.stripped() if 0 < k < 5 else one for k, one in enumerate(recorded(format_name))]
+    check_same(found, stripped, columns)
+    said = capsys.readouterr()
+    assert "6 episodes imported, 2 of them with actions; next: " in said.out
+    assert "1 episodes lack some of their actions (NaN)" in said.err
+
+
+def d4rl_without() -> Arrays:
+    arrays = d4rl_arrays(EPISODES[6:])
+    del arrays["actions"]
+    return arrays
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_d4rl_file_without_actions_beside_one_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], order: int
+) -> None:
+    parts = [("few.hdf5", d4rl_arrays(SIX), SIX)]
+    parts += [("many.hdf5", d4rl_without(), [one.stripped() for one in EPISODES[6:]])]
+    paths = [write(tmp_path / name, arrays) for name, arrays, _ in parts[::order]]
+    check_same(imported(tmp_path / "raw", "d4rl", *paths), [one for _, _, own in parts[::order] for one in own])
+    assert "many.hdf5: no array 'actions', so its episodes come without" in capsys.readouterr().err
+
+
+def test_the_size_of_actions_is_that_of_what_was_imported_before(tmp_path: Path) -> None:
+    few, many = write(tmp_path / "few.hdf5", d4rl_arrays(SIX)), write(tmp_path / "many.hdf5", d4rl_without())
+    with pytest.raises(UserError, match="many.hdf5: no trajectory has actions, .* or import them before"):
+        imported(tmp_path / "raw", "d4rl", many)
+    imported(tmp_path / "raw", "d4rl", few)
+    imported(tmp_path / "raw", "d4rl", many)
+    store = Store(tmp_path / "raw")
+    assert {store.meta(CUSTOM, source)["action_size"] for source in store.sources(CUSTOM)} == {1}
+    assert sum(row.has_action for row in store.rows(CUSTOM)) == 6 and len(store.rows(CUSTOM)) == 12
+
+
+def test_few_actions_from_the_recording_to_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No draw of labels anywhere: what has actions is labeled, but for the share that diagnostics need."""
+    monkeypatch.chdir(tmp_path)
+    episodes = [random_episode(order) for order in range(40)]
+    few, many = d4rl_arrays(episodes[:20]), d4rl_arrays(episodes[20:])
+    del many["actions"]
+    write(Path("few.hdf5"), few)
+    write(Path("many.hdf5"), many)
+    succeed(f"lawm-data import d4rl few.hdf5 many.hdf5 --env {CUSTOM}")
+    said = run("lawm-data split").output
+    assert "1 for validation" in said and "19 of 39 labeled" in said, "5% of the 20 that have actions"
+    assert "--label-frac" not in said, "actions are few already"
+    dataset = Path("lawm/dataset/custom-count")
+    entry = Manifest.load(dataset).slices["medium-replay"]
+    assert "withheld" not in entry.splits and "most come without their actions" in (dataset / "README.md").read_text()
+    words = " ".join(f"--set {setting}" for setting in SETTINGS)
+    answer = run(f"lawm-train --hub-dataset {dataset} {words}")
+    assert answer.exit_code == 0 and "method lawm, 19 of 39 episodes labeled" in answer.output, answer.output
+    (path,) = Path("lawm/runs").iterdir()
+    assert Run(path).finished
+    (refused,) = run(f"lawm-train --hub-dataset {dataset} {words} --oracle").stderr.splitlines()
+    assert "no actions were withheld" in refused and list(path.parent.iterdir()) == [path]
+    told = run(f"lawm-train diagnose {path} --hub-dataset {dataset}").output
+    assert "no actions were withheld" in told and files.read_json(path / "diagnostics.json")["rungs"]
