@@ -233,7 +233,8 @@ def _shortfall(part: Slice) -> str:
 def _held_out(part: Slice, wanted: int) -> str:
     """How many trajectories lie beside the slice, and why no more."""
     count = len(part.validation_rows)
-    why = f"{100 * slicing.HELD_OUT:g}% of them at most" if part.found > len(part.rows) else "no more were left over"
+    left_over = count > 0 and part.found == len(part.rows)
+    why = "no more were left over" if left_over else f"{100 * slicing.HELD_OUT:g}% of those with actions at most"
     return f"{count} for validation" + (f" ({wanted} were asked for; {why})" if count < wanted else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,3 +123,25 @@ def test_few_actions_from_the_recording_to_a_policy(tmp_path: Path, monkeypatch:
     assert "no actions were withheld" in refused and list(path.parent.iterdir()) == [path]
     told = run(f"lawm-train diagnose {path} --hub-dataset {dataset}").output
     assert "no actions were withheld" in told and files.read_json(path / "diagnostics.json")["rungs"]
+
+
+def without_digests(lines: list[str]) -> list[str]:
+    """Another version of HDF5 may write other bytes."""
+    return [re.sub(r"d4rl-[0-9a-f]{8}", "d4rl-", line) for line in lines]
+
+
+def test_the_recording_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code, and the commands below it."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "README.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "robot.hdf5" in block]
+    exec(code, {})
+    shown = re.findall(r"\$ (lawm-data \w+ .*custom:robot)\n((?:    .+\n)+)", page)
+    assert len(shown) == 2
+    for command, output in shown:
+        said = [line.strip() for line in output.splitlines()]
+        assert without_digests(run(command).output.splitlines()) == without_digests(said)
+    found = list(Store(Path("lawm/raw")).read(Store(Path("lawm/raw")).rows("custom:robot")))
+    assert [one.length for one in found] == [200] * 40 and not any(one.terminal for one in found)
+    assert [one.action is not None for one in found] == [True] * 5 + [False] * 35
+    assert Manifest.load(Path("lawm/dataset/custom-robot")).slices["medium-replay"].statistics["labeled"] == 5

@@ -325,7 +325,7 @@ def test_a_short_slice_says_what_fills_it(tmp_path: Path) -> None:
 
 def test_fewer_validation_episodes_than_asked_for_are_explained(tmp_path: Path) -> None:
     store(tmp_path, made(40))
-    assert "2 for validation (20 were asked for; 5% of them at most);" in split(tmp_path)
+    assert "2 for validation (20 were asked for; 5% of those with actions at most);" in split(tmp_path)
     assert "10 for validation (20 were asked for; no more were left over);" in split(
         tmp_path, "--set", "split.quota=30"
     )
