@@ -178,7 +178,7 @@ def load(
     batches of a dataset that was split with it.
     """
     if wanted.oracle:
-        pairs: list[Pair] = [(everything(dataset, slice_name), [])] * len(seeds)
+        pairs: list[Pair] = [(_all_known(dataset, slice_name), [])] * len(seeds)
     elif wanted.redrawn:
         pairs = _redrawn(dataset, slice_name, wanted, seeds)
     else:
@@ -211,6 +211,17 @@ def everything(dataset: Dataset, slice_name: str) -> list[Episode]:
     withheld = bool(dataset.manifest.slices[slice_name].splits.get("withheld"))
     hidden = dataset.episodes(slice_name, "unlabeled", with_actions=withheld)
     return _ordered([*dataset.episodes(slice_name, "labeled"), *hidden])
+
+
+def _all_known(dataset: Dataset, slice_name: str) -> list[Episode]:
+    """`everything`; UserError where some of it was recorded without actions."""
+    episodes = everything(dataset, slice_name)
+    if lacking := sum(episode.action is None for episode in episodes):
+        raise UserError(
+            f"{dataset.describe()}: {lacking} of {len(episodes)} episodes in slice {slice_name} were recorded without "
+            "actions, so there is no oracle; train without --oracle"
+        )
+    return episodes
 
 
 def _redrawn(dataset: Dataset, slice_name: str, wanted: Labels, seeds: Sequence[int]) -> list[Pair]:

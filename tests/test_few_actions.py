@@ -125,6 +125,24 @@ def test_few_actions_from_the_recording_to_a_policy(tmp_path: Path, monkeypatch:
     assert "no actions were withheld" in told and files.read_json(path / "diagnostics.json")["rungs"]
 
 
+def test_there_is_no_oracle_of_what_was_never_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some actions were withheld, others never there; the draws of labels take the former alone."""
+    monkeypatch.chdir(tmp_path)
+    arrays = d4rl_arrays([random_episode(order) for order in range(40)])
+    arrays["actions"][20 * 60 :] = np.nan
+    write(Path("some.hdf5"), arrays)
+    succeed(f"lawm-data import d4rl some.hdf5 --env {CUSTOM}")
+    succeed("lawm-data split --label-frac 0.1")
+    succeed("lawm-data verify lawm/dataset/custom-count")
+    words = f"--hub-dataset lawm/dataset/custom-count {' '.join(f'--set {setting}' for setting in SETTINGS)}"
+    (refused,) = run(f"lawm-train {words} --oracle").stderr.splitlines()
+    assert "20 of 39 episodes in slice medium-replay were recorded without actions" in refused
+    (refused,) = run(f"lawm-train {words} --label-frac 0.6").stderr.splitlines()
+    assert "23 of 39 episodes should be labeled, but 19 have actions" in refused
+    for method in ("lawm", "idm-td3bc"):
+        assert "10 of 39 episodes labeled" in run(f"lawm-train {words} --method {method} --label-frac 0.25").output
+
+
 def without_digests(lines: list[str]) -> list[str]:
     """Another version of HDF5 may write other bytes."""
     return [re.sub(r"d4rl-[0-9a-f]{8}", "d4rl-", line) for line in lines]
