@@ -68,7 +68,7 @@ class Manifest:
 
     layout: observation keys with their sizes, in the order of the observation vector; repeat: action repeat, None
     where unknown; collected: how each (source) was made; credits: whom to credit; action_bounds: what [-1, 1] was in
-    the recording, by column, None where that is unknown.
+    the recording, by column, of the sources that say so, None where none does.
     """
 
     env: str

@@ -190,12 +190,18 @@ def _until_exceeded(rows: list[Row], cap: float) -> list[Row]:
 def _share_out(rows: Sequence[Row], quota: int, seed: int) -> tuple[list[Row], list[Row]]:
     """Equal shares of the quota to the collectors present; return (taken, left over).
 
-    A share that a collector cannot fill stays empty, unless rollouts of its own kept policies top it up.
+    A share that a collector cannot fill stays empty, unless rollouts of its own kept policies top it up. Recordings
+    with actions that fill at most half of it are all taken: too few to be left out by lot.
     """
     groups = _grouped(rows, _collector)
     taken, left = [], []
     for key, size in shares(rows, quota).items():
-        ranked = sorted(groups[key], key=lambda row: (row.source == TOP_UP, rank("slice", seed, row.episode_id)))
+        scarce = sum(row.has_action for row in groups[key]) <= size / 2
+
+        def order(row: Row, scarce: bool = scarce) -> tuple[bool, bool, bytes]:
+            return row.source == TOP_UP, scarce and not row.has_action, rank("slice", seed, row.episode_id)
+
+        ranked = sorted(groups[key], key=order)
         taken += ranked[:size]
         left += ranked[size:]
     return taken, left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shlex
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
     target = place.resolve()
     _check_target(target, env)
     everything = store.rows(env)
-    rows = slicing.distinct(everything)
+    rows = _with_actions(store, slicing.distinct(everything))
     if twice := len(everything) - len(rows):
         click.echo(
             f"{twice} of {len(everything)} episodes are recordings that are there under another name; each counts once"
@@ -60,8 +61,33 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
         _write_card(folder, manifest, slices, labeled)
         shards.verify(folder)
     _report(manifest, slices, config.validation)
+    if not any(entry.statistics["labeled"] for entry in manifest.slices.values()):
+        click.echo(
+            f"{place}: verified; no episode has actions, and every method needs some: import such, and split again"
+        )
+        return
     typed = shlex.quote(str(place))
-    click.echo(f"{place}: verified; next: lawm-data push {typed}, or lawm-train --hub-dataset {typed}")
+    train = files.typed(f"lawm-train --hub-dataset {typed}", root)
+    click.echo(f"{place}: verified; next: lawm-data push {typed}, or {train}")
+
+
+def _with_actions(store: Store, rows: list[Row]) -> list[Row]:
+    """Of a recording that is there with its actions and without, the one with; the others as they are."""
+    kinds: dict[tuple[object, ...], set[bool]] = {}
+    for row in rows:
+        kinds.setdefault(_alike(row), set()).add(row.has_action)
+    mixed = [row for row in rows if len(kinds[_alike(row)]) == 2]
+    content = {
+        row: hashlib.sha256(episode.observation.tobytes() + episode.reward.tobytes()).digest()
+        for row, episode in zip(mixed, store.read(mixed), strict=True)
+    }
+    known = {(row.slice_name, content[row]) for row in mixed if row.has_action}
+    return [row for row in rows if row.has_action or (row.slice_name, content.get(row)) not in known]
+
+
+def _alike(row: Row) -> tuple[object, ...]:
+    """What the same recording has in common, with its actions or without."""
+    return row.slice_name, row.length, row.episode_return
 
 
 def _check_target(target: Path, env: str) -> None:
@@ -233,8 +259,8 @@ def _shortfall(part: Slice) -> str:
 def _held_out(part: Slice, wanted: int) -> str:
     """How many trajectories lie beside the slice, and why no more."""
     count = len(part.validation_rows)
-    left_over = count > 0 and part.found == len(part.rows)
-    why = "no more were left over" if left_over else f"{100 * slicing.HELD_OUT:g}% of those with actions at most"
+    held_out = f"{100 * slicing.HELD_OUT:g}% of those with actions at most"
+    why = "no more with actions were left over" if count > 0 and part.found == len(part.rows) else held_out
     return f"{count} for validation" + (f" ({wanted} were asked for; {why})" if count < wanted else "")
 
 

@@ -65,7 +65,7 @@ def held_out(run: Run, dataset: Dataset) -> Batch:
     if not dataset.manifest.slices[saved["slice"]].splits.get("validation"):
         raise UserError(
             f"{dataset.describe()}: slice {saved['slice']} has no validation episodes to diagnose on; split again with "
-            "split.validation=20, or more episodes that have actions, and train on that"
+            "split.validation above 0 and ten episodes that have actions (5% are held out), and train on that"
         )
     window = max(saved["settings"]["train"]["window"], rungs.CONTEXT + rungs.HORIZONS[-1])
     episodes = [one for one in dataset.episodes(saved["slice"], "validation") if one.length >= window]

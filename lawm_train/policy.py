@@ -84,7 +84,7 @@ class Policy:
         if not bounds:
             raise ValueError("the dataset of this policy does not say what -1 and 1 were when it was recorded")
         low, high = np.array(bounds, np.float32).T
-        return low + (action + 1) / 2 * (high - low)
+        return np.clip(low + (action + 1) / 2 * (high - low), low, high)  # which rounding would leave
 
 
 def acting(method: Method, policy: str, where: str) -> Act:

@@ -32,13 +32,13 @@ FORMATS: dict[str, tuple[Written, str]] = {
 }
 
 
-def groups_of(path: Path) -> list[tuple[Path, str]]:
-    """File and group of each episode but the first, as `FORMATS` wrote them."""
+def group_of(path: Path, number: int) -> tuple[Path, str]:
+    """File and group of an episode, as `FORMATS` wrote it."""
     if path.suffix:
-        return [(path, str(k)) for k in range(1, 6)]
+        return path, str(number)
     if (path / "data").is_dir():
-        return [(path / "data" / "main_data.hdf5", f"episode_{k}") for k in range(1, 6)]
-    return [(path / f"{k}.hdf5", "/") for k in range(1, 6)]
+        return path / "data" / "main_data.hdf5", f"episode_{number}"
+    return path / f"{number}.hdf5", "/"
 
 
 def recorded(format_name: str) -> list[Episode]:
@@ -47,28 +47,29 @@ def recorded(format_name: str) -> list[Episode]:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("absent", [(0, 1), (4, 5)])
 def test_an_episode_without_actions_is_that_episode_stripped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], format_name: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], format_name: str, absent: tuple[int, int]
 ) -> None:
-    """Absent in two, unknown (NaN) in one, and in one in its third row alone."""
+    """Absent in two, the first or the last; unknown (NaN) in one, and in one in its fourth row alone."""
     make, key = FORMATS[format_name]
     path = make(tmp_path)
-    for number, (file_path, group) in enumerate(groups_of(path)):
-        with h5py.File(file_path, "a") as file:
+    for number in (*absent, 2, 3):
+        place, group = group_of(path, number)
+        with h5py.File(place, "a") as file:
             actions = file[group][key][...].astype(np.float32)
             del file[group][key]
-            if number == 4:
-                file[group][key] = actions
-            elif number >= 2:
-                actions[slice(None) if number == 2 else 3] = np.nan
+            if number not in absent:
+                actions[slice(None) if number == 2 else 4] = np.nan
                 file[group][key] = actions
     found = imported(tmp_path / "raw", format_name, path)
     columns = slice(None, None, -1) if format_name != "laom" else slice(None)
-    stripped = [one.stripped() if 0 < k < 5 else one for k, one in enumerate(recorded(format_name))]
+    stripped = [one.stripped() if k in (*absent, 2, 3) else one for k, one in enumerate(recorded(format_name))]
     check_same(found, stripped, columns)
     said = capsys.readouterr()
     assert "6 episodes imported, 2 of them with actions; next: " in said.out
-    assert "1 episodes lack some of their actions (NaN)" in said.err
+    assert f"2 episodes have no array '{key}', so they come without actions" in said.err
+    assert "1 episodes lack some of their actions (NaN)" in said.err and "3" in said.err.rpartition("the first is")[2]
 
 
 def d4rl_without() -> Arrays:
@@ -85,7 +86,68 @@ def test_a_d4rl_file_without_actions_beside_one_with(
     parts += [("many.hdf5", d4rl_without(), [one.stripped() for one in EPISODES[6:]])]
     paths = [write(tmp_path / name, arrays) for name, arrays, _ in parts[::order]]
     check_same(imported(tmp_path / "raw", "d4rl", *paths), [one for _, _, own in parts[::order] for one in own])
-    assert "many.hdf5: no array 'actions', so its episodes come without" in capsys.readouterr().err
+    assert "6 episodes have no array 'actions', so they come without actions" in capsys.readouterr().err
+
+
+def test_a_d4rl_file_with_neither_actions_nor_next_observations(tmp_path: Path) -> None:
+    """One episode has actions; all lose their last step, whose end is unknown."""
+    arrays = d4rl_arrays(SIX)
+    arrays["actions"][SIX[0].length :] = np.nan
+    del arrays["next_observations"]
+    paths = [write(tmp_path / "few.hdf5", arrays)]
+    others = d4rl_without()
+    del others["next_observations"]
+    paths.append(write(tmp_path / "many.hdf5", others))
+    expected = [shortened(one) for one in EPISODES]
+    check_same(imported(tmp_path / "raw", "d4rl", *paths), [expected[0], *(one.stripped() for one in expected[1:])])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_actions_of_another_size_are_refused_also_where_all_are_unknown(tmp_path: Path, order: int) -> None:
+    arrays = d4rl_arrays(EPISODES[6:])
+    arrays["actions"] = np.full((len(arrays["actions"]), 3), np.nan)
+    one, other = write(tmp_path / "one.hdf5", d4rl_arrays(SIX)), write(tmp_path / "other.hdf5", arrays)
+    with pytest.raises(UserError, match=r"'actions' has size \d, in a file before \d"):
+        imported(tmp_path / "raw", "d4rl", *[one, other][::order])
+    imported(tmp_path / "raw", "d4rl", one)
+    with pytest.raises(UserError, match="action_size 1, the new episodes have 3"):
+        imported(tmp_path / "raw", "d4rl", other)
+
+
+def test_a_misnamed_array_of_actions_is_no_observation(tmp_path: Path) -> None:
+    with h5py.File(write_aime(tmp_path / "set", SIX) / "0.hdf5", "a") as file:
+        file.move("pre_action", "action")
+    with pytest.raises(UserError, match="'action' is no observation; AIME calls its actions 'pre_action'"):
+        imported(tmp_path / "raw", "aime", tmp_path / "set")
+
+
+def test_scarce_actions_are_not_left_out_by_lot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the quota takes a part of what there is."""
+    monkeypatch.chdir(tmp_path)
+    arrays = d4rl_arrays([random_episode(order) for order in range(60)])
+    arrays["actions"][5 * 60 :] = np.nan
+    write(Path("many.hdf5"), arrays)
+    succeed(f"lawm-data import d4rl many.hdf5 --env {CUSTOM}")
+    assert "0 for validation" in (said := run("lawm-data split --set split.quota=30").output)
+    assert "5 of 30 labeled" in said
+    said = run("lawm-data split --set split.quota=30 --label-frac 0.1").output
+    assert "3 of 30 labeled" in said and run("lawm-data verify").exit_code == 0
+
+
+def test_a_recording_that_is_there_with_and_without_actions_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With: else an episode could be held out and trained on, or labeled and unlabeled."""
+    monkeypatch.chdir(tmp_path)
+    episodes = [random_episode(order) for order in range(40)]
+    few, many = d4rl_arrays(episodes[:20]), d4rl_arrays(episodes)
+    del many["actions"]
+    for name, arrays in (("few.hdf5", few), ("many.hdf5", many)):
+        write(Path(name), arrays)
+        succeed(f"lawm-data import d4rl {name} --env {CUSTOM}")
+    said = run("lawm-data split").output
+    assert "20 of 60 episodes are recordings that are there under another name; each counts once" in said
+    assert "1 for validation" in said and "19 of 39 labeled" in said
 
 
 def test_the_size_of_actions_is_that_of_what_was_imported_before(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_the_next_steps_name_the_folder_that_was_written(root: str, out: str | N
     place = out or f"{root}/dataset/custom-made"
     push, train = said.split(", or ")
     assert shlex.split(push) == ["lawm-data", "push", place]
-    assert shlex.split(train) == ["lawm-train", "--hub-dataset", place]
+    assert shlex.split(train) == ["lawm-train", "--hub-dataset", place, "--root", root]
 
 
 def test_a_split_that_strips_nothing_says_how_to(tmp_path: Path) -> None:
@@ -250,6 +250,7 @@ def test_a_named_import_without_actions_stays_unlabeled(tmp_path: Path) -> None:
     output = split(tmp_path)
     folder = tmp_path / "dataset" / "custom-made"
     assert "plan2explore: 30 of 30 episodes" in output and "0 of 30 labeled" in output
+    assert "no episode has actions, and every method needs some" in output and "; next: " not in output
     assert len(read(folder, "plan2explore", "unlabeled")) == 30
     assert Manifest.load(folder).slices["plan2explore"].splits.keys() == {"unlabeled"}
 
@@ -326,7 +327,7 @@ def test_a_short_slice_says_what_fills_it(tmp_path: Path) -> None:
 def test_fewer_validation_episodes_than_asked_for_are_explained(tmp_path: Path) -> None:
     store(tmp_path, made(40))
     assert "2 for validation (20 were asked for; 5% of those with actions at most);" in split(tmp_path)
-    assert "10 for validation (20 were asked for; no more were left over);" in split(
+    assert "10 for validation (20 were asked for; no more with actions were left over);" in split(
         tmp_path, "--set", "split.quota=30"
     )
     assert "10 for validation;" in split(tmp_path, "--set", "split.quota=30", "--set", "split.validation=10")

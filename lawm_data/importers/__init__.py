@@ -90,9 +90,9 @@ def run(
 
 def _shape(recording: Recording, spec: envs.Spec | None, store: Store, env: str, path: Path) -> dict[str, Any]:
     """UserError where nothing says what size actions have."""
-    sizes = [spec.action_size] if spec else [recording.action_size]
-    sizes += [store.meta(env, source)["action_size"] for source in store.sources(env)]
-    if (action_size := next((size for size in sizes if size is not None), None)) is None:
+    before = [store.meta(env, source)["action_size"] for source in store.sources(env)]
+    action_size = spec.action_size if spec else recording.action_size or next(iter(before), None)
+    if action_size is None:
         raise UserError(
             f"{path}: no trajectory has actions, so their size is unknown; name recordings of {env} that have some in "
             "the same command, or import them before"
@@ -110,7 +110,7 @@ def _episodes(
 ) -> Iterator[Episode]:
     layout = spec.layout if spec else recording.layout
     observation_size = sum(size for _, size in layout)
-    partly: list[str] = []  # where some actions are known and others not
+    absent, partly = 0, []  # of all actions; where some are known and others not
     trajectories = islice(recording.trajectories(layout), chosen.start, chosen.stop)
     total = len(range(recording.count)[chosen])
     if not total:
@@ -122,11 +122,18 @@ def _episodes(
                 f"{where}: {len(reward)} steps, but an episode of {env} has {spec.episode_length} at action repeat "
                 f"{spec.repeat}; give the repeat of the recording with --repeat, or import as --env custom:NAME"
             )
-        unknown = np.isnan(action).any(-1) if action is not None else np.ones(len(reward), bool)
+        unknown = np.ones(1, bool) if action is None else np.isnan(action)
+        absent += action is None
         if unknown.any() and not unknown.all():
             partly.append(where)
+        if action is not None and action.shape[1] != action_size:  # also where all of it is NaN
+            raise UserError(f"{where}: action size {action.shape[1]}, but {env} has {action_size}; check --env")
         episode = Episode(observation, None if unknown.any() else action, reward, terminal, env, source, 0, order)
         yield episode.validate(observation_size, action_size, where)
+    if absent:
+        recording.notes.append(
+            f"{absent} episodes have no array '{recording.action_key}', so they come without actions"
+        )
     if partly:
         recording.notes.append(
             f"{len(partly)} episodes lack some of their actions (NaN) and count as episodes without, the first is "

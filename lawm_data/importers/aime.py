@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -67,6 +68,7 @@ class Aime:
     """The episode files of all paths together, in the order of their numbers."""
 
     env: str | None = None
+    action_key = ACTIONS
     action_bounds: list[list[float]] | None = None
 
     def __init__(self, paths: list[Path]) -> None:
@@ -84,10 +86,12 @@ class Aime:
             self.layout = tuple((key, width(dataset(file, key, where))) for key in file if key not in NOT_OBSERVED)
         if not self.layout:
             raise UserError(f"{where}: no observations beside {', '.join(sorted(NOT_OBSERVED))}; check FORMAT")
-        self.action_size = self._action_size()
+        if misnamed := {"action", "actions"}.intersection(key for key, _ in self.layout):
+            raise UserError(f"{where}: '{misnamed.pop()}' is no observation; AIME calls its actions '{ACTIONS}'")
 
-    def _action_size(self) -> int | None:
-        """Of the first file that has actions."""
+    @cached_property
+    def action_size(self) -> int | None:
+        """Of the first file that has actions; where many have none, their bytes are read for it."""
         for handle, where in self._handles():
             with opened(handle, where) as file:
                 if ACTIONS in file:

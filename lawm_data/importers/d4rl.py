@@ -29,6 +29,7 @@ class D4rl:
 
     env: str | None = None
     credits: str | None = None
+    action_key = ACTIONS
     action_bounds: list[list[float]] | None = None
 
     def __init__(self, paths: list[Path]) -> None:
@@ -39,10 +40,12 @@ class D4rl:
             with opened(path, str(path)) as file:
                 self.spans.append((path, self._episodes_of(file, path)))
                 self.layout: Layout = (("observation", width(file["observations"])),)
-                if ACTIONS in file:
-                    self.action_size = width(file[ACTIONS])
-                else:
-                    self.notes.append(f"{path.name}: no array '{ACTIONS}', so its episodes come without")
+                size = width(file[ACTIONS]) if ACTIONS in file else None
+            if None not in (size, self.action_size) and size != self.action_size:
+                raise UserError(
+                    f"{path}: '{ACTIONS}' has size {size}, in a file before {self.action_size}; check --env"
+                )
+            self.action_size = self.action_size or size
         self.count = sum(len(spans) for _, spans in self.spans)
         self.digest = digest_of(paths)
 

@@ -21,6 +21,7 @@ from lawm_data.importers.recording import (
     Trajectory,
     check_lengths,
     column,
+    dataset,
     digest_of,
     one_env,
     present,
@@ -36,6 +37,7 @@ class Laom:
     """The groups of all files in the order of their numbers, one file after the other."""
 
     credits: str | None = None
+    action_key = ACTIONS
     action_bounds: list[list[float]] | None = None
 
     def __init__(self, paths: list[Path]) -> None:
@@ -49,8 +51,9 @@ class Laom:
                 names = _groups_of(file, path)
                 steps = _steps(file[names[0]], f"{path}, group {names[0]}")
                 self.layout: Layout = (("observation", width(steps["states"])),)
-                known = (file[name][ACTIONS] for name in names if ACTIONS in file[name])
-                self.action_size = next((width(array) for array in known), self.action_size)
+                places = ((file[name], f"{path}, group {name}") for name in names if ACTIONS in file[name])
+                known = (width(dataset(group, ACTIONS, where)) for group, where in places)
+                self.action_size = next(known, self.action_size)
                 envs.append((path, _env(file)))
             self.count += len(names)
             self.notes.append(

@@ -54,6 +54,8 @@ class _Source(NamedTuple):
 class Minari:
     """The episodes of all datasets, one dataset after the other."""
 
+    action_key = ACTIONS
+
     def __init__(self, paths: list[Path]) -> None:
         self.notes: list[str] = []
         self.sources = [_source(path) for path in paths]

@@ -36,7 +36,12 @@ class Recording(Protocol):
     digest: str  # of the content, wherever the files lie
     count: int  # trajectories
     layout: Layout  # names and sizes as recorded
-    action_size: int | None  # None where no trajectory has actions
+    action_key: str  # what the format calls its actions
+
+    @property
+    def action_size(self) -> int | None:
+        """Numbers an action, known or not; None where no trajectory has any."""
+
     action_bounds: list[list[float]] | None  # low and high of each column, which are scaled to [-1, 1]
     env: str | None  # the task that the files name, as `domain-task`
     credits: str | None
