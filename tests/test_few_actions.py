@@ -114,6 +114,14 @@ def test_actions_of_another_size_are_refused_also_where_all_are_unknown(tmp_path
         imported(tmp_path / "raw", "d4rl", other)
 
 
+def test_unknown_actions_of_another_size_than_the_task_s_are_refused(tmp_path: Path) -> None:
+    arrays = d4rl_arrays([random_episode(0, observation_size=3)])
+    arrays["actions"][:] = np.nan
+    path = write(tmp_path / "nan.hdf5", arrays)
+    with pytest.raises(UserError, match="action size 2, but pendulum-swingup has 1; check --env"):
+        imported(tmp_path / "raw", "d4rl", path, env="pendulum-swingup")
+
+
 def test_a_misnamed_array_of_actions_is_no_observation(tmp_path: Path) -> None:
     with h5py.File(write_aime(tmp_path / "set", SIX) / "0.hdf5", "a") as file:
         file.move("pre_action", "action")

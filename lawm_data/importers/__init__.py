@@ -126,10 +126,11 @@ def _episodes(
         absent += action is None
         if unknown.any() and not unknown.all():
             partly.append(where)
-        if action is not None and action.shape[1] != action_size:  # also where all of it is NaN
-            raise UserError(f"{where}: action size {action.shape[1]}, but {env} has {action_size}; check --env")
         episode = Episode(observation, None if unknown.any() else action, reward, terminal, env, source, 0, order)
-        yield episode.validate(observation_size, action_size, where)
+        episode.validate(observation_size, action_size, where)
+        if action is not None and action.shape[1] != action_size:  # of actions that are unknown
+            raise UserError(f"{where}: action size {action.shape[1]}, but {env} has {action_size}; check --env")
+        yield episode
     if absent:
         recording.notes.append(
             f"{absent} episodes have no array '{recording.action_key}', so they come without actions"
