@@ -129,13 +129,18 @@ def test_a_misnamed_array_of_actions_is_no_observation(tmp_path: Path) -> None:
         imported(tmp_path / "raw", "aime", tmp_path / "set")
 
 
+def import_some(known: int, count: int) -> None:
+    """Import `count` episodes into the workspace here, the actions of the first `known` alone known."""
+    arrays = d4rl_arrays([random_episode(order, length=60) for order in range(count)])
+    arrays["actions"][60 * known :] = np.nan
+    write(Path("some.hdf5"), arrays)
+    succeed(f"lawm-data import d4rl some.hdf5 --env {CUSTOM}")
+
+
 def test_scarce_actions_are_not_left_out_by_lot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the quota takes a part of what there is."""
     monkeypatch.chdir(tmp_path)
-    arrays = d4rl_arrays([random_episode(order) for order in range(60)])
-    arrays["actions"][5 * 60 :] = np.nan
-    write(Path("many.hdf5"), arrays)
-    succeed(f"lawm-data import d4rl many.hdf5 --env {CUSTOM}")
+    import_some(known=5, count=60)
     assert "0 for validation" in (said := run("lawm-data split --set split.quota=30").output)
     assert "5 of 30 labeled" in said
     said = run("lawm-data split --set split.quota=30 --label-frac 0.1").output
@@ -198,10 +203,7 @@ def test_few_actions_from_the_recording_to_a_policy(tmp_path: Path, monkeypatch:
 def test_there_is_no_oracle_of_what_was_never_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some actions were withheld, others never there; the draws of labels take the former alone."""
     monkeypatch.chdir(tmp_path)
-    arrays = d4rl_arrays([random_episode(order) for order in range(40)])
-    arrays["actions"][20 * 60 :] = np.nan
-    write(Path("some.hdf5"), arrays)
-    succeed(f"lawm-data import d4rl some.hdf5 --env {CUSTOM}")
+    import_some(known=20, count=40)
     succeed("lawm-data split --label-frac 0.1")
     succeed("lawm-data verify lawm/dataset/custom-count")
     words = f"--hub-dataset lawm/dataset/custom-count {' '.join(f'--set {setting}' for setting in SETTINGS)}"
