@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class SliceEntry:
     splits: dict[str, list[str]]
     statistics: dict[str, float]
     labeled_statistics: dict[str, float]
-    summaries: dict[str, Summary] = field(default_factory=dict)
+    summaries: dict[str, Summary]
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,6 @@ class Manifest:
         value = {"schema_version": SCHEMA_VERSION} | asdict(self) | {"layout": [list(pair) for pair in self.layout]}
         if self.action_bounds is None:
             del value["action_bounds"]  # datasets from before it existed keep their digest
-        for entry in value["slices"].values():
-            if not entry["summaries"]:
-                del entry["summaries"]
         return value
 
     def choose(self, slice_: str | None, where: str) -> str:
@@ -242,7 +239,7 @@ def _check(manifest: Manifest, where: str) -> None:
 
 def _check_summaries(manifest: Manifest, slice_: SliceEntry, where: str) -> None:
     """What a run relies on before it reads a row: sizes, and no more rows than the files have room for."""
-    if slice_.summaries and slice_.summaries.keys() != {split for split in ("labeled", "unlabeled") if slice_.splits.get(split)}:
+    if slice_.summaries.keys() != {split for split in ("labeled", "unlabeled") if slice_.splits.get(split)}:
         raise UserError(f"{where}: not those of its labeled and unlabeled files; run split again")
     for split, summary in slice_.summaries.items():
         paths = slice_.splits[split]

@@ -86,10 +86,7 @@ class Split:
 
     @property
     def summary(self) -> Summary:
-        told = self.dataset.manifest.slices[self.slice_name].summaries
-        if not told:
-            return Summary.of(self.dataset.read(self.paths), self.dataset.manifest.observation_size)
-        return told[self.name]
+        return self.dataset.manifest.slices[self.slice_name].summaries[self.name]
 
     def generations(self, most: float, length: float, windows: int) -> Iterator[Generation]:
         """Of at most `most` bytes, for `windows` windows a batch and `length` steps a trajectory; without end."""
