@@ -220,7 +220,9 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
 @main.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="a folder [default: report]")
-@click.option("--evidence", type=click.Path(path_type=Path), help="a folder; each run leaves its evaluations there")
+@click.option(
+    "--evidence", type=click.Path(path_type=Path), help="a folder; runs leave their evaluations and settings there"
+)
 @click.option("--tables", type=click.Path(path_type=Path), help="a Markdown file; make its tables anew")
 @click.option("--of", "ours", metavar="METHOD", help="whose paired differences from the others [default: lawm]")
 def report(

@@ -37,12 +37,12 @@ def write(
         raise UserError("; ".join(f"{', '.join(map(str, runs))}: {why}" for why, runs in without.items()))
     for why, runs in without.items():
         click.echo(f"left out, {why}: {', '.join(run.name for run in runs)}", err=True)
-    walked = _ladders(paths)
+    walked, settings = _ladders(paths), results.settings_of(paths, {record.settings for record in records})
     text = as_markdown(records, walked, ours)
-    if differing := _settings(paths, records):
+    if differing := _settings(settings, records):
         text += f"\n## Settings\n\n{differing}\n"
     if keep:
-        _keep(records, walked, keep)
+        _keep(records, walked, settings, keep)
     files.write_text(out / "report.md", text)
     files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
@@ -56,9 +56,11 @@ def write(
     return text
 
 
-def _keep(records: Sequence[Record], walked: Ladders, folder: Path) -> None:
-    """What each run leaves as evidence: its evaluations, and the ladder of its last checkpoint."""
+def _keep(records: Sequence[Record], walked: Ladders, settings: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """What runs leave as evidence: each its evaluations and the ladder of its last checkpoint; their settings once."""
     evidence.write(records, folder)
+    for digest in {record.settings for record in records} & settings.keys():
+        files.write_json(results.settings_file(folder, digest), settings[digest])
     for run in {record.run for record in records}:
         kept = folder / f"{run}-ladder.json"
         if run in walked:
@@ -172,14 +174,12 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
     return {str(path) if names[path] in shared else names[path]: walked for path, walked in found.items()}
 
 
-def _settings(paths: Sequence[Path], records: Sequence[Record]) -> str:
-    """What settings have unlike those of runs with default names, or else the first; by their digest, which is all that
-    evidence has of them. Empty where all are the same, or none is of a run folder.
+def _settings(settings: Mapping[str, dict[str, Any]], records: Sequence[Record]) -> str:
+    """What settings have unlike those of runs with default names, or else the first, by their digest.
+
+    Empty where all are the same, or none is known: evidence of earlier versions has the digest alone.
     """
-    known: dict[str, dict[str, Any]] = {}
-    for run in (Run(path) for path in paths if path.suffix != ".csv"):
-        if run.trains:
-            known[results.settings_digest(run.config["settings"])] = dict(_flat(run.config["settings"]))
+    known = {digest: dict(_flat(values)) for digest, values in settings.items()}
     named: dict[str, str] = {}
     for record in sorted(records, key=lambda record: not record.has_default_name):
         named.setdefault(record.settings, record.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,29 @@ def phases_of(rows: Iterable[dict[str, Any]]) -> list[str]:
 def settings_digest(settings: dict[str, Any]) -> str:
     """Of the recipe sections in config.json: the same for all methods of one grid whose data fit into the pool."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def settings_file(folder: Path, digest: str) -> Path:
+    """Where evidence keeps the settings that its rows name by their digest."""
+    return folder / f"settings-{digest}.json"
+
+
+def settings_of(paths: Sequence[Path], digests: set[str]) -> dict[str, dict[str, Any]]:
+    """Those settings that can be read: from run folders, and from what lies beside evidence files.
+
+    UserError when a file holds other settings than its name says.
+    """
+    of_runs = [Run(path).config["settings"] for path in paths if path.suffix != ".csv" and Run(path).trains]
+    known = {settings_digest(settings): settings for settings in of_runs}
+    folders = {path.parent for path in paths if path.suffix == ".csv"}
+    for path in (settings_file(folder, digest) for folder in folders for digest in digests - known.keys()):
+        if path.is_file():
+            settings = files.read_json(path)
+            digest = settings_digest(settings)
+            if path != settings_file(path.parent, digest):
+                raise UserError(f"{path}: not the settings that its name says; restore it, or remove it")
+            known[digest] = settings
+    return known
 
 
 def _constants(run: Run) -> Record:

@@ -288,8 +288,9 @@ def test_settings_of_one_method_are_told_apart_and_compared(tmp_path):
         and f"LAWM [{other}] - BC [{first}]" not in rest
     )
     assert f"| {other} | a-s0 | train.batch 8 (not 16), model.lr 0.5 (not -) |" in rest
-    of_csv = report.as_markdown(records([tmp_path / "kept" / f"{path.name}.csv" for path in paths]), {})
-    assert text.startswith(of_csv) and "## Settings" not in of_csv, "evidence has their digest alone"
+    kept = [tmp_path / "kept" / f"{path.name}.csv" for path in paths]
+    assert report.write(kept, tmp_path / "again", keep=tmp_path / "moved") == text, "their settings lie beside them"
+    assert report.write([tmp_path / "moved" / path.name for path in kept], tmp_path / "again") == text
     with open(tmp_path / "out" / "table1.csv") as file:
         rows = [line for line in csv.DictReader(file) if line["method"].startswith("lawm")]
     ours = [line for line in rows if line["environment"] == "walker-walk" and line["dataset"] == "expert"]
@@ -348,9 +349,16 @@ def test_settings_are_set_against_those_of_the_runs_with_default_names(tmp_path)
     assert [run.has_default_name for run in records([fast[0], plain[0], few, oracle])] == [False, True, True, True]
 
 
-def test_evidence_beside_run_folders_is_known_by_its_digest_alone(tmp_path):
+def test_evidence_without_its_settings_is_known_by_their_digest_alone(tmp_path):
     paths, (first, other) = tried(tmp_path)
     report.write(paths, tmp_path / "out", keep=tmp_path / "kept")
+    settings = sorted((tmp_path / "kept").glob("settings-*.json"))
+    assert len(settings) == 2 and all(files.read_json(path) for path in settings)
+    settings[0].write_bytes(settings[1].read_bytes())
+    with pytest.raises(UserError, match="not the settings that its name says"):
+        report.write(sorted((tmp_path / "kept").glob("*.csv")), tmp_path / "again")
+    for path in settings:
+        path.unlink()
     text = report.write([*sorted((tmp_path / "kept").glob("z-*.csv")), *paths[2:4]], tmp_path / "again")
     assert row(text, f"| {first} | z-s0 | known by its digest alone |") and row(text, f"| {other} | a-s0 |  |")
     assert f"unlike {other}" in text
