@@ -2,8 +2,8 @@
 
 PyTorch gives a CPU's float32 products to MKL, and to oneDNN only where oneDNN may round them to bfloat16. On CPUs with
 AVX-512 but no bfloat16 matrix unit it takes them and does not round: large ones then take less than half the time on
-AMD's Zen 5. On those with such a unit (Intel's AMX) it rounds, and large ones take a third of the time. One processor
-of each kind was measured.
+AMD's Zen 5, four fifths on Zen 4. On those with such a unit (Intel's AMX) it rounds, and large ones take a third of the
+time. One processor of each was measured.
 """
 
 from __future__ import annotations
