@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -37,12 +37,11 @@ def write(
         raise UserError("; ".join(f"{', '.join(map(str, runs))}: {why}" for why, runs in without.items()))
     for why, runs in without.items():
         click.echo(f"left out, {why}: {', '.join(run.name for run in runs)}", err=True)
-    walked, settings = _ladders(paths), results.settings_of(paths, {record.settings for record in records})
-    text = as_markdown(records, walked, ours)
-    if differing := _settings(settings, records):
-        text += f"\n## Settings\n\n{differing}\n"
+    walked = _ladders(paths)
+    told = Told(records, walked, results.settings_of(paths, {record.settings for record in records}), ours)
+    text = as_markdown(told)
     if keep:
-        _keep(records, walked, settings, keep)
+        _keep(told, keep)
     files.write_text(out / "report.md", text)
     files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(records)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
@@ -56,22 +55,31 @@ def write(
     return text
 
 
-def _keep(records: Sequence[Record], walked: Ladders, settings: Mapping[str, dict[str, Any]], folder: Path) -> None:
+class Told(NamedTuple):
+    """What tables are made of. settings: by digest, those that are known; ours: whose differences are told."""
+
+    records: Sequence[Record]
+    walked: Ladders
+    settings: Mapping[str, dict[str, Any]]
+    ours: str = tables.OURS
+
+
+def _keep(told: Told, folder: Path) -> None:
     """What runs leave as evidence: each its evaluations and the ladder of its last checkpoint; their settings once."""
-    evidence.write(records, folder)
-    for digest in {record.settings for record in records} & settings.keys():
-        files.write_json(results.settings_file(folder, digest), settings[digest])
-    for run in {record.run for record in records}:
+    evidence.write(told.records, folder)
+    for digest in {record.settings for record in told.records} & told.settings.keys():
+        files.write_json(results.settings_file(folder, digest), told.settings[digest])
+    for run in {record.run for record in told.records}:
         kept = folder / f"{run}-ladder.json"
-        if run in walked:
-            files.write_json(kept, [rung._asdict() for rung in walked[run]])
+        if run in told.walked:
+            files.write_json(kept, [rung._asdict() for rung in told.walked[run]])
         else:
             kept.unlink(missing_ok=True)  # of an earlier checkpoint
 
 
-def as_markdown(records: Sequence[Record], walked: Ladders, ours: str = tables.OURS) -> str:
+def as_markdown(told: Told) -> str:
     """Every table, each under its heading; those without a row are left out. UserError as `write`'s."""
-    made = {name: make(records, walked, ours) for name, (_, make) in _TABLES.items()}
+    made = {name: make(told) for name, (_, make) in _TABLES.items()}
     return "\n\n".join(f"## {_TABLES[name][0]}\n\n{text}" for name, text in made.items() if text) + "\n"
 
 
@@ -102,7 +110,8 @@ def regenerated(text: str, folder: Path) -> str:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = results.gather(paths)
         walked = _ladders(paths) if name == "ladder" else {}
-        return f"{begin}{_TABLES[name][1](records, walked, ours or tables.OURS)}\n{end}"
+        told = Told(records, walked, results.settings_of(paths, {r.settings for r in records}), ours or tables.OURS)
+        return f"{begin}{_TABLES[name][1](told)}\n{end}"
 
     return _BLOCK.sub(table, text)
 
@@ -120,22 +129,23 @@ def update(path: Path) -> None:
     files.write_text(path, regenerated(text, path.parent))
 
 
-_TABLES = {
+_TABLES: dict[str, tuple[str, Callable[[Told], str]]] = {
     "table1": (
         "Table 1: return / 10 of the last checkpoint, mean ± std over runs (the paper's figure)",
-        lambda records, *_: tables.table_1(cells.of(records)),
+        lambda told: tables.table_1(cells.of(told.records)),
     ),
-    "cells": ("Cells", lambda records, *_: tables.cell_table(cells.of(records))),
+    "cells": ("Cells", lambda told: tables.cell_table(cells.of(told.records))),
     "paired": (
         "Paired differences of raw returns",
-        lambda records, _, ours: tables.paired_table(cells.of(records), _known(ours, records)),
+        lambda told: tables.paired_table(cells.of(told.records), _known(told.ours, told.records)),
     ),
-    "evaluations": ("Returns while training", lambda records, *_: tables.evaluation_table(records)),
-    "kept": ("What runs keep of their best evaluation", lambda records, *_: tables.kept_table(records)),
-    "runs": ("Runs", lambda records, *_: tables.run_table(records)),
-    "ladder": ("Ladder of diagnostics", lambda records, walked, _: ladders.as_table(walked)),
+    "evaluations": ("Returns while training", lambda told: tables.evaluation_table(told.records)),
+    "kept": ("What runs keep of their best evaluation", lambda told: tables.kept_table(told.records)),
+    "runs": ("Runs", lambda told: tables.run_table(told.records)),
+    "ladder": ("Ladder of diagnostics", lambda told: ladders.as_table(told.walked)),
+    "settings": ("Settings", lambda told: _settings(told.settings, told.records)),
 }
-"""By the name in a marker: heading, and how it is made from records, ladders and the method that differences are of."""
+"""By the name in a marker: heading, and how it is made."""
 
 
 def _known(ours: str, records: Sequence[Record]) -> str:

@@ -11,7 +11,7 @@ import lawm_train.cli
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import cells, report, tables
+from lawm_train import cells, report, results, tables
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -124,6 +124,21 @@ def test_the_tables_of_a_results_page_are_made_of_its_evidence(page):
 def test_what_a_page_links_to_is_there(page):
     links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", page.read_text())
     assert links and not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_every_reported_run_has_its_settings_beside_it():
+    for folder in sorted({path.parent for path in (RECIPES / "results").glob("*/*.csv")}):
+        own = sorted(folder.glob("*.csv"))
+        digests = {record.settings for record in records(own)}
+        assert results.settings_of(own, digests).keys() == digests, folder
+
+
+def test_the_settings_of_a_page_are_told_by_what_they_differ_in():
+    places = "results/own-10k results/own-5k/*learned*.csv results/p2e-eps1"
+    text = report.regenerated(f"<!-- table: settings of {places} -->\n<!-- end -->", RECIPES)
+    assert row(text, "| 4a744d | walker-walk-medium-replay-clap-s0 |  |")
+    assert "model.prior learned (not None)" in row(text, "| 39f54e |")
+    assert "agent.clap.eps 1.0 (not 2.0)" in row(text, "| 5d3416 |")
 
 
 def test_the_evidence_of_the_development_set_gives_the_printed_means():
