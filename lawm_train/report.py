@@ -38,7 +38,7 @@ def write(
     for why, runs in without.items():
         click.echo(f"left out, {why}: {', '.join(run.name for run in runs)}", err=True)
     walked = _ladders(paths)
-    told = Told(records, walked, results.settings_of(paths, {record.settings for record in records}), ours)
+    told = Told(records, walked, results.settings_of(paths, records), ours)
     text = as_markdown(told)
     if keep:
         _keep(told, keep)
@@ -110,7 +110,7 @@ def regenerated(text: str, folder: Path) -> str:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = results.gather(paths)
         walked = _ladders(paths) if name == "ladder" else {}
-        told = Told(records, walked, results.settings_of(paths, {r.settings for r in records}), ours or tables.OURS)
+        told = Told(records, walked, results.settings_of(paths, records), ours or tables.OURS)
         return f"{begin}{_TABLES[name][1](told)}\n{end}"
 
     return _BLOCK.sub(table, text)

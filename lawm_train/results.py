@@ -115,15 +115,16 @@ def settings_file(folder: Path, digest: str) -> Path:
     return folder / f"settings-{digest}.json"
 
 
-def settings_of(paths: Sequence[Path], digests: set[str]) -> dict[str, dict[str, Any]]:
-    """Those settings that can be read: from run folders, and from what lies beside evidence files.
+def settings_of(paths: Sequence[Path], records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """By their digest, the settings of records as far as run folders or files beside their evidence tell them.
 
     UserError when a file holds other settings than its name says.
     """
     of_runs = [Run(path).config["settings"] for path in paths if path.suffix != ".csv" and Run(path).trains]
     known = {settings_digest(settings): settings for settings in of_runs}
     folders = {path.parent for path in paths if path.suffix == ".csv"}
-    for path in (settings_file(folder, digest) for folder in folders for digest in digests - known.keys()):
+    unknown = {record.settings for record in records} - known.keys()
+    for path in (settings_file(folder, digest) for folder in folders for digest in unknown):
         if path.is_file():
             settings = files.read_json(path)
             digest = settings_digest(settings)

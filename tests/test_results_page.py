@@ -129,8 +129,8 @@ def test_what_a_page_links_to_is_there(page):
 def test_every_reported_run_has_its_settings_beside_it():
     for folder in sorted({path.parent for path in (RECIPES / "results").glob("*/*.csv")}):
         own = sorted(folder.glob("*.csv"))
-        digests = {record.settings for record in records(own)}
-        assert results.settings_of(own, digests).keys() == digests, folder
+        found = records(own)
+        assert results.settings_of(own, found).keys() == {record.settings for record in found}, folder
 
 
 def test_the_settings_of_a_page_are_told_by_what_they_differ_in():
