@@ -28,7 +28,7 @@ from lawm_train.lawm import WorldModel
 class Config:
     """The recipe's `agent.clap` section (Table 2, Agent)."""
 
-    updates: Count = 10_000
+    updates: Count = 10_000  # of the agent's own phase; none with train.joint
     units: Count = 128
     layers: Count = 3
     lr: NonNegative = 3e-4
@@ -85,17 +85,23 @@ class Agent(nn.Module):
         return torch.cat([start.feat[None], states.feat]), torch.stack(log_pi)
 
     def loss(self, start: State, noise: Noise) -> dict[str, Tensor]:
-        """Unreduced actor and critic losses [H, N, P] from detached posterior states [N, P, ...]."""
+        """Unreduced actor and critic losses [H, N, P] from detached posterior states [N, P, ...].
+
+        Where data have true ends, each is weighted by the probability that its state is not behind one (after Hafner
+        et al. 2021): there is no experience of what would follow.
+        """
         c = self.config
         feat, log_pi = self.imagine(start, noise)
         reward = self.world.reward_head(feat[1:])[..., 0]
         value = self.value(feat[1:])
         discount: Tensor | float = c.discount
+        weight: Tensor | float = 1.0
         if self.world.continue_head is not None:
-            discount = c.discount * torch.sigmoid(self.world.continue_head(feat[1:])[..., 0])
+            alive = torch.sigmoid(self.world.continue_head(feat)[..., 0])
+            discount, weight = c.discount * alive[1:], alive[:-1].detach().cumprod(0)
         returns = lambda_return(reward, value, discount, c.lambda_)
         errors = self._values(self.critics, feat[:-1].detach()) - returns.detach()
-        return {"actor": c.entropy * log_pi - returns, "critic": errors.square().sum(0) / 2}
+        return {"actor": weight * (c.entropy * log_pi - returns), "critic": weight * errors.square().sum(0) / 2}
 
     def update(self, states: State, noise: Noise) -> dict[str, Tensor]:
         """One step of actor and critics from posterior states [T, N, B, ...]; returns metrics [N]."""

@@ -42,7 +42,8 @@ def test_the_actor_loss_is_minus_the_lambda_return_with_its_log_probability(crit
 
 
 def test_true_ends_and_settings_enter_the_returns_where_the_equations_have_them():
-    """Written out step by step: V_k = r_k + gamma p(alive at k+1) ((1 - lambda) v_{k+1} + lambda V_{k+1})."""
+    """Written out step by step: V_k = r_k + gamma p(alive at k+1) ((1 - lambda) v_{k+1} + lambda V_{k+1}), and each
+    loss counts by the probability that no state up to its own is a true end."""
     made = models.windows()
     world = models.world(made, terminal=True)
     config = replace(CONFIG, discount=0.8, lambda_=0.6, entropy=0.3, eps=0.7)
@@ -50,14 +51,31 @@ def test_true_ends_and_settings_enter_the_returns_where_the_equations_have_them(
     start = start_of(states_of(made, world))
     losses = agent.loss(start, Noise([0], "agent", 0))
     feat, log_pi = agent.imagine(start, Noise([0], "agent", 0))
-    value, alive = agent.value(feat[1:]), torch.sigmoid(world.continue_head(feat[1:])[..., 0])
+    value, alive = agent.value(feat[1:]), torch.sigmoid(world.continue_head(feat)[..., 0])
     assert alive.std() > 0
+    weights = [alive[0]]
+    for k in range(1, config.horizon):
+        weights.append(weights[-1] * alive[k])
     reward, following = world.reward_head(feat[1:])[..., 0], value[-1]
     for k in reversed(range(config.horizon)):
-        following = reward[k] + 0.8 * alive[k] * (0.4 * value[k] + 0.6 * following)
-        torch.testing.assert_close(losses["actor"][k], 0.3 * log_pi[k] - following)
+        following = reward[k] + 0.8 * alive[k + 1] * (0.4 * value[k] + 0.6 * following)
+        torch.testing.assert_close(losses["actor"][k], weights[k] * (0.3 * log_pi[k] - following))
         errors = agent._values(agent.critics, feat[k : k + 1])[:, 0] - following
-        torch.testing.assert_close(losses["critic"][k], errors.square().sum(0) / 2)
+        torch.testing.assert_close(losses["critic"][k], weights[k] * errors.square().sum(0) / 2)
+
+
+def test_states_behind_a_true_end_teach_nothing():
+    made = models.windows()
+    world = models.world(made, terminal=True)
+    agent = clap.Agent(CONFIG, world, [0])
+    with torch.no_grad():
+        world.continue_head.layers[-1].weight.zero_()
+        world.continue_head.layers[-1].bias.fill_(-1e4)  # every state is an end
+    losses = agent.loss(start_of(states_of(made, world)), Noise([0], "agent", 0))
+    for loss, network in (("actor", agent.actor), ("critic", agent.critics)):
+        assert (losses[loss] == 0).all()
+        losses[loss].sum().backward(retain_graph=True)
+        assert all((p.grad == 0).all() for p in network.parameters())
 
 
 def test_gradients_stay_where_they_belong():
