@@ -22,8 +22,8 @@ from lawm_data.windows import Batch, Pool, Windows, moments
 from lawm_train.stream import Dataset
 
 Pair = tuple[list[Episode], list[Episode]]
-Draw = tuple[float, int]  # of labels: the fraction that keeps its actions, and the seed
 """Labeled and unlabeled episodes of one model."""
+Draw = tuple[float, int]  # of labels: the fraction that keeps its actions, and the seed
 FREE_NATS_SLICES = ("medium-replay", "plan2explore")  # Table 2
 Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of each observation dimension, [N, 1, O] each."""
@@ -44,11 +44,15 @@ class Labels:
     def redrawn(self) -> bool:
         return self.fraction is not None or self.seed is not None
 
+    def drawn(self, manifest: Manifest, seeds: Sequence[int]) -> bool:
+        """Whether labels are drawn anew: where every recorded action is kept, a seed alone draws nothing."""
+        return self.redrawn and any(self.draws(manifest, seeds))
+
     def describe(self, manifest: Manifest, seeds: Sequence[int]) -> str:
         """For the first line that a training prints."""
         if self.oracle:
             return " with all actions given (oracle)"
-        return " with labels drawn anew" if self.redrawn and any(self.draws(manifest, seeds)) else ""
+        return " with labels drawn anew" if self.drawn(manifest, seeds) else ""
 
     def draw(self, manifest: Manifest, seed: int) -> tuple[float | None, int]:
         """Fraction and label seed of the model with training seed `seed`."""
@@ -177,9 +181,10 @@ def load(
     The order of the episodes is that of a keyed hash, whichever of them are labeled: a draw made anew gives the very
     batches of a dataset that was split with it.
     """
+    drawn = wanted.drawn(dataset.manifest, seeds)
     if wanted.oracle:
         pairs: list[Pair] = [(_all_known(dataset, slice_name), [])] * len(seeds)
-    elif wanted.redrawn:
+    elif drawn:
         pairs = _redrawn(dataset, slice_name, wanted, seeds)
     else:
         hidden = _ordered(dataset.episodes(slice_name, "unlabeled")) if unlabeled else []
@@ -187,7 +192,7 @@ def load(
     known, others = [pair[0] for pair in pairs], [pair[1] if unlabeled else [] for pair in pairs]
     # of the splits that are read, whichever of their episodes a seed draws: it has the heads that it has alone
     summaries = dataset.manifest.slices[slice_name].summaries
-    both = unlabeled or wanted.oracle or wanted.redrawn
+    both = unlabeled or wanted.oracle or drawn
     terminal = any(summary.ends for split, summary in summaries.items() if both or split == "labeled")
     return Data(sizes_of(dataset.manifest, slice_name, terminal), known, others, window)
 

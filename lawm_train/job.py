@@ -31,11 +31,16 @@ class Job:
     labels: Labels = Labels()
 
     @property
+    def drawn(self) -> bool:
+        """Whether its labels are others than the dataset's."""
+        return self.labels.drawn(self.dataset.manifest, self.seeds)
+
+    @property
     def splits(self) -> list[pool.Split]:
         """What the method reads, labeled before unlabeled."""
         kind = methods.kind_of(self.method)
         window = self.configs["train"].window if kind.model_based else 1
-        both = kind.unlabeled or self.labels.oracle or self.labels.redrawn
+        both = kind.unlabeled or self.labels.oracle or self.drawn
         names = ("labeled", "unlabeled") if both else ("labeled",)
         return [pool.Split(self.dataset, self.slice_name, name, window) for name in names]
 
@@ -44,9 +49,9 @@ class Job:
         """The memory that these take whole: one copy for each draw of the labels, and where actions are inferred
         another for each seed.
         """
-        kind, redrawn = methods.kind_of(self.method), self.labels.redrawn
+        kind, drawn = methods.kind_of(self.method), self.drawn
         draws = set(self.labels.draws(self.dataset.manifest, self.seeds))
-        parts = [draw[0] if draw and redrawn and not kind.unlabeled else 1.0 for draw in draws]
+        parts = [draw[0] if draw and drawn and not kind.unlabeled else 1.0 for draw in draws]
         copies = sum(parts) + len(self.seeds) * kind.at_once
         return copies * sum(split.size for split in self.splits) / pool.GIGABYTE
 
@@ -57,8 +62,7 @@ class Job:
     @property
     def at_once(self) -> bool:
         """Whether every episode has to be read before the first update."""
-        drawn = self.labels.redrawn and any(self.labels.draws(self.dataset.manifest, self.seeds))
-        return methods.kind_of(self.method).at_once or self.labels.oracle or drawn
+        return methods.kind_of(self.method).at_once or self.labels.oracle or self.drawn
 
     @property
     def described(self) -> str:
@@ -118,7 +122,7 @@ class Job:
                 f"{self.configs['train'].pool_gb:g}; raise --pool-gb above that, or train fewer --seeds at a time"
             )
         withheld = self.dataset.manifest.slices[self.slice_name].splits.get("withheld")
-        if self.labels.oracle or (self.labels.redrawn and withheld):
+        if self.labels.oracle or (self.drawn and withheld):
             self.dataset.check_withheld(self.slice_name)
 
     def _check_labels(self) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from foreign import laom_group, minari_episode, write_laom, write_minari
 from given import run, succeed
 from helpers import random_episode
 from test_importers import CUSTOM, EPISODES, Arrays, check_same, d4rl_arrays, imported, write, write_aime
 from test_sources import shortened
-from test_train import SETTINGS
+from test_train import SETTINGS, job
 
 from lawm_data import files
 from lawm_data.episode import Episode
@@ -22,6 +23,9 @@ from lawm_data.errors import UserError
 from lawm_data.manifest import Manifest
 from lawm_data.runs import Run
 from lawm_data.store import Store
+from lawm_train.data import Labels
+from lawm_train.job import load_data
+from lawm_train.stream import open_dataset
 
 SIX = EPISODES[:6]
 Written = Callable[[Path], Path]
@@ -213,6 +217,27 @@ def test_there_is_no_oracle_of_what_was_never_recorded(tmp_path: Path, monkeypat
     assert "23 of 39 episodes should be labeled, but 19 have actions" in refused
     for method in ("lawm", "idm-td3bc"):
         assert "10 of 39 episodes labeled" in run(f"lawm-train {words} --method {method} --label-frac 0.25").output
+
+
+@pytest.mark.parametrize("method", ["clap", "bc"])
+def test_labels_of_each_seed_s_own_change_nothing_where_none_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """As `grid` asks for them: a pool that moves has no unlabeled episodes for a method of the labeled either."""
+    monkeypatch.chdir(tmp_path)
+    import_some(known=20, count=40)
+    monkeypatch.setattr("lawm_data.splitting.MEGABYTE", 100)  # many shards
+    succeed("lawm-data split")
+    opened = open_dataset("lawm/dataset/custom-count")
+    plain, own = (job(opened, method, [0, 1], labels=labels) for labels in (None, Labels(seed="own")))
+    assert own.splits == plain.splits and own.gigabytes == plain.gigabytes
+    for part in (2.0, 0.7):
+        settings = [f"train.pool_gb={part * plain.gigabytes}"]
+        with_, without = (job(opened, method, [0, 1], settings, labels) for labels in (Labels(seed="own"), None))
+        read, expected = load_data(with_), load_data(without)
+        assert with_.fits == (part > 1) and read.kinds == expected.kinds == 1 and read.sizes == expected.sizes
+        for ours, theirs in zip(read.statistics(), expected.statistics(), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def without_digests(lines: list[str]) -> list[str]:
