@@ -5,6 +5,7 @@ method in a place; it counts the runs that are finished, by their last checkpoin
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
@@ -186,13 +187,17 @@ def _is_one_of(run: Record, others: Sequence[Record]) -> bool:
 
 
 def pairs(ours: Iterable[Record], theirs: Iterable[Record]) -> list[float]:
-    """Differences of the last returns; one with an oracle, which draws none, needs the same training seed alone."""
-    return [
-        a.last.mean - b.last.mean
-        for a in ours
-        for b in theirs
-        if a.seed == b.seed and (a.label_seed == b.label_seed or None in (a.label_seed, b.label_seed))
-    ]
+    """Differences of the last returns, of runs with the same training seed and labels.
+
+    An oracle draws no labels: against it the runs of one training seed, each with labels of its own, count as one.
+    """
+    found: dict[tuple[int, int | None], list[float]] = {}
+    for a, b in product(ours, theirs):
+        drawn = {a.label_seed, b.label_seed} - {None}
+        if a.seed == b.seed and len(drawn) <= 1:
+            common = a.label_seed if a.label_seed == b.label_seed else None
+            found.setdefault((a.seed, common), []).append(a.last.mean - b.last.mean)
+    return [fmean(own) for own in found.values()]
 
 
 def told_apart(place: Place, places: Iterable[Place]) -> str:

@@ -107,6 +107,14 @@ def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
     assert not cells.pairs(ours[:1], records([other_draw]))
 
 
+def test_runs_that_differ_in_their_labels_alone_are_one_against_an_oracle(tmp_path):
+    ours = [make_run(tmp_path / f"w{k}", "lawm", 0, [value], label_seed=k) for k, value in enumerate((100, 300))]
+    oracle = make_run(tmp_path / "o", "clap", 0, [150], oracle=True)
+    assert cells.pairs(records(ours), records([oracle])) == [50.0]
+    assert cells.pairs(records([oracle]), records(ours)) == [-50.0]
+    assert cells.pairs(records(ours), records(ours)) == [0.0, 0.0]
+
+
 def test_another_method_s_differences_are_lawm_s_with_the_sign_turned(runs, tmp_path):
     """An oracle has one draw of labels with everyone, whichever side it stands on."""
     answer = CliRunner().invoke(
