@@ -38,7 +38,7 @@ def user_errors(path: Path) -> Iterator[None]:
                 f"{path}: no space left on the disk ({reason}); free some, then run the same command again"
             ) from error
         if error.errno in _FORBIDDEN:
-            raise UserError(f"{path}: cannot be written ({reason})") from error
+            raise UserError(f"{path}: cannot be written ({reason}); change that, or write elsewhere") from error
         raise
 
 
@@ -79,7 +79,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():  # else `old` is all there is, and `sweep` puts it back
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -108,7 +109,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(), parse_constant=_refuse_constant)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; restore it, or make it again") from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); restore it or make it again") from None
 
@@ -181,6 +182,9 @@ def _take(descriptor: int, workspace: Path) -> None:
         raise UserError(
             f"{workspace}: another lawm command is using this workspace; wait for it, or name another with --root"
         ) from None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"{workspace}: cannot be locked ({reason}); name one on a local disk with --root") from error
 
 
 def _flush(path: Path) -> None:

@@ -104,6 +104,8 @@ def read(path: Path, name: str, manifest: Manifest, withheld: Path | None = None
     batches = _batches(path, SCHEMA, manifest.files[name].rows)
     if withheld is None:
         for batch in batches:
+            if withheld_of(name) != name and batch.column("action").null_count < len(batch):
+                raise UserError(f"{path}: holds actions, though it is unlabeled; {_CURE}")
             yield from episodes_of(batch, manifest, str(path))
         return
     actions = _batches(withheld, WITHHELD_SCHEMA, manifest.files[withheld_of(name)].rows)

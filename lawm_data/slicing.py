@@ -147,13 +147,14 @@ def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
     Rows imported as a slice form that slice whole, and no other. A pure function of the rows as a set.
     """
     history = [row for row in rows if row.slice_name is None]
-    imported = _grouped([row for row in rows if row.slice_name is not None], lambda row: row.slice_name)
+    long = [row for row in rows if row.length >= config.min_steps]
+    imported = _grouped([row for row in long if row.slice_name is not None], lambda row: row.slice_name)
     slices = {
         name: _slice(name, whole, [], len(whole), {"history": "imported whole"}, config)
         for name, whole in imported.items()
     }
     for name, rule in rules_of(env, config.rules).items():
-        fit = admitted(history, name, rule)
+        fit = [row for row in admitted(history, name, rule) if row.length >= config.min_steps]
         if name in imported:
             slices[name] = replace(slices[name], displaced=len(fit))
         elif history:

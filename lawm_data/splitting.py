@@ -34,17 +34,16 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
     env = store.only_env(env)
     place = out or Path(root) / "dataset" / folder_name(env)
     target = place.resolve()
-    _check_target(target, env)
+    _check_target(target, env, store.root.resolve())
     everything = store.rows(env)
     rows = _with_actions(store, slicing.distinct(everything))
     if twice := len(everything) - len(rows):
         click.echo(
             f"{twice} of {len(everything)} episodes are recordings that are there under another name; each counts once"
         )
-    long = [row for row in rows if row.length >= config.min_steps]
-    if short := len(rows) - len(long):
+    if short := sum(row.length < config.min_steps for row in rows):
         click.echo(f"{short} of {len(rows)} episodes are shorter than split.min_steps, {config.min_steps}; left out")
-    parts = slicing.cut(long, env, config)
+    parts = slicing.cut(rows, env, config)
     for part in parts.values():
         if part.displaced:
             click.echo(
@@ -52,7 +51,7 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
                 "it; import without --slice to draw from both"
             )
     slices = _large_enough(parts, env, config)
-    labeled = {name: labels.labeled(part.rows, config.label_frac, config.label_seed) for name, part in slices.items()}
+    labeled = {name: _labeled(part, config) for name, part in slices.items()}
     files.sweep(target.parent, target.name)  # no others: another workspace may be writing beside --out
     with files.new_folder(target) as folder:
         manifest = _empty_manifest(store, env, slices, config)
@@ -90,12 +89,21 @@ def _alike(row: Row) -> tuple[object, ...]:
     return row.slice_name, row.length, row.episode_return
 
 
-def _check_target(target: Path, env: str) -> None:
+def _labeled(part: Slice, config: Config) -> set[str]:
+    try:
+        return labels.labeled(part.rows, config.label_frac, config.label_seed)
+    except UserError as error:
+        raise UserError(f"slice {part.name}: {error}") from None
+
+
+def _check_target(target: Path, env: str, raw: Path) -> None:
     """Only an old dataset of the env is replaced, and only one that holds nothing else, such as notes or a `.git`."""
+    if target.is_relative_to(raw):
+        raise UserError(f"{target}: lies among the recordings; name a folder outside {raw} with --out")
     names = {path.name for path in target.iterdir()} if target.is_dir() else set()
     if Path.cwd().is_relative_to(target):  # it would be replaced under the shell that stands in it
         raise UserError(f"{target}: holds the folder that you are in; run the command from outside, or name another")
-    if target.is_file() or (names and NAME not in names) or any(name.startswith(".") for name in names):
+    if target.is_file() or (names and NAME not in names) or any(target.rglob(".*")):
         raise UserError(f"{target}: holds something else than a dataset; name a new folder with --out")
     if not names:
         return

@@ -34,9 +34,7 @@ INDEX = ("length", "order", "terminal", "has_action", "episode_return", "crc32")
 
 @dataclass(frozen=True)
 class _Meta:
-    """The content of meta.json. only and episodes: of an import, which episodes of the files, and how many;
-    action_bounds: what [-1, 1] was in the recording, by column, None where it had none.
-    """
+    """Of meta.json. only, episodes: which of an import, and how many; action_bounds: what [-1, 1] was in it."""
 
     schema_version: int
     env: str
@@ -147,15 +145,17 @@ class Store:
     def resume(self, env: str, source: str, seed: int) -> int:
         """The next order of a collector's seed, after what was appended but not committed is discarded."""
         checkpoint = self._checkpoint(env, source, seed)
-        order = _committed(checkpoint)
         files.sweep(checkpoint.parent)
-        beyond = [path for first, path in _numbered(checkpoint.parent, ".h5") if first >= order]
+        order, chunks = _committed(checkpoint), _numbered(checkpoint.parent, ".h5")
+        if not checkpoint.exists() and chunks:
+            raise _broken(checkpoint, order, f"{len(chunks)} files are there")
+        self.commit(env, source, seed, order)  # before the first file: none is there without a checkpoint
+        beyond = [path for first, path in chunks if first >= order]
         if len(beyond) > 1:  # than the one file that a kill leaves
             raise _broken(checkpoint, order, f"{len(beyond)} files follow, from {beyond[0].name} on")
         for path in beyond:
             path.unlink()
-        stored = len(self.rows(env, source, seed))
-        if stored != order:
+        if (stored := len(self.rows(env, source, seed))) != order:
             raise _broken(checkpoint, order, f"{stored} are there")
         return order
 
@@ -203,11 +203,13 @@ def opened(file: Path | IO[bytes], where: str) -> Iterator[h5py.File]:
 
     Do nothing but read in the block.
     """
+    if isinstance(file, Path) and file.is_dir():
+        raise UserError(f"{where}: a folder, expected an HDF5 file")
     try:
         with h5py.File(file, "r", rdcc_nbytes=CHUNK_BYTES, rdcc_nslots=10_007) as opened_file:
             yield opened_file
     except FileNotFoundError:
-        raise UserError(f"{where}: no such file") from None
+        raise UserError(f"{where}: no such file; check the path") from None
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py raises all five on damaged bytes
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: not readable as HDF5 ({reason}); copy or download it again") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,15 @@ def test_sizes_are_compared_before_any_reshape(
     rewritten(dataset / LABELED, change)
     with pytest.raises(UserError, match=f"labeled-00000.*{message}"):
         list(shards.read(dataset / LABELED, LABELED, Manifest.load(dataset)))
+
+
+def test_actions_in_an_unlabeled_shard_are_read_by_nobody(dataset: Path) -> None:
+    """Also where the manifest has its digest: `verify` would refuse it, a training does not verify."""
+    manifest = Manifest.load(dataset)
+    entry = shards.write(dataset, UNLABELED, made_episodes()[6:14], labeled=True)
+    manifest = replace(manifest, files=manifest.files | entry)
+    with pytest.raises(UserError, match="unlabeled-00000-of-00003.arrow: holds actions, though it is unlabeled"):
+        next(shards.read(dataset / UNLABELED, UNLABELED, manifest))
 
 
 def test_verify_says_what_is_there(made: Path) -> None:

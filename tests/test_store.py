@@ -142,6 +142,20 @@ def test_a_history_that_lost_a_file_is_an_error_and_stays(tmp_path: Path, lost: 
             raw.rows(ENV)
 
 
+def test_a_first_round_that_lost_its_checkpoint_is_an_error_and_stays(tmp_path: Path) -> None:
+    """A seed has a checkpoint before its first file: what a kill in the first round leaves is told from it."""
+    raw = made(tmp_path, [])
+    assert raw.resume(ENV, SOURCE, 0) == 0
+    raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in range(4)])
+    assert raw.resume(ENV, SOURCE, 0) == 0 and not raw.rows(ENV), "a kill left it"
+    raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in range(4)])
+    raw.commit(ENV, SOURCE, 0, 4)
+    (tmp_path / "raw" / ENV / SOURCE / "0" / "checkpoint.json").unlink()
+    with pytest.raises(UserError, match=r"checkpoint\.json: missing, but 1 files are there; restore"):
+        raw.resume(ENV, SOURCE, 0)
+    assert len(raw.rows(ENV)) == 4
+
+
 @pytest.mark.parametrize("change", ["truncated", "empty", "flipped", "text"])
 def test_a_damaged_chunk_is_named(tmp_path: Path, small_chunks: None, change: str) -> None:
     raw = made(tmp_path, [counting_episode(k) for k in range(6)])

@@ -1,0 +1,46 @@
+"""Files and folders that fail half-way: nothing that was there is lost."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from lawm_data import files
+from lawm_data.errors import UserError
+
+
+def test_a_folder_that_can_be_neither_replaced_nor_put_back_is_kept_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second rename fails, and so does the way back; the next command's sweep finds it."""
+    folder, replace, done = tmp_path / "dataset", os.replace, []
+
+    def once(source: Path, target: Path) -> None:
+        done.append(target)
+        if len(done) > 1:
+            raise OSError(errno.EIO, "no answer")
+        replace(source, target)
+
+    with files.new_folder(folder) as made:
+        (made / "precious").touch()
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(OSError), files.new_folder(folder):
+        pass
+    assert not folder.exists() and len(done) == 3
+    monkeypatch.undo()
+    files.sweep(tmp_path)
+    assert (folder / "precious").exists() and list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_disk_without_locks_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    told = r"cannot be locked .*; name one on a local disk with --root"
+    with pytest.raises(UserError, match=told), files.lock(tmp_path):
+        pass
