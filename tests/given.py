@@ -200,6 +200,12 @@ def dataset_with_notes() -> None:
     files.write_text(Path("lawm/dataset/custom-made/notes.txt"), "mine")
 
 
+def dataset_with_hidden_notes() -> None:
+    history()()
+    succeed("lawm-data split")
+    files.write_text(Path("lawm/dataset/custom-made/medium-replay/.notes"), "mine")
+
+
 def text_file(path: str, text: str) -> Given:
     return lambda: files.write_text(Path(path), text)
 

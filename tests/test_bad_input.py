@@ -26,6 +26,7 @@ from given import (
     damaged_shard,
     dangling,
     dataset,
+    dataset_with_hidden_notes,
     dataset_with_notes,
     empty,
     file_size_limit,
@@ -63,6 +64,8 @@ from lawm_data.manifest import NAME
 
 Row = tuple[str, Given, str, list[str]]
 CUSTOM = "--env custom:count"
+VERIFY, FOLDER = "lawm-data verify", "lawm/dataset/custom-made"
+LABELED = "medium-replay/labeled-00000-of-00001.arrow"
 RUN = "lawm/runs/custom-made-medium-replay-bc-s0"
 BENCH = "lawm-train bench lawm/dataset/custom-made"
 GRID = "lawm-train grid cpu --hub-dataset lawm/dataset/custom-made"
@@ -89,6 +92,10 @@ IMPORT: list[Row] = [
     ("aime-wide-reward", aime(reward=lambda a: np.tile(a, 2)), AIME, ["3.hdf5", "'reward' has 2 numbers"]),
     ("aime-other-env", aime(), "lawm-data import aime 3.hdf5 --env walker-walk", ["3.hdf5", "'orientations'", "--env"]),
     ("aime-late", late_aime, f"lawm-data import aime buffer {CUSTOM}", ["12.hdf5", "observation row 4"]),
+    ("aime-early-end", aime(is_terminal=at(4, 1)), AIME, ["3.hdf5", "is_terminal is true in row 4", "split it there"]),
+    ("aime-flag", aime(is_first=at(4, np.nan)), AIME, ["3.hdf5", "'is_first' is nan in row 4", "0 or 1"]),
+    ("d4rl-flag", d4rl(terminals=lambda a: at(25, np.nan)(a.astype("f4"))), D4RL, ["bad.hdf5", "'terminals' is nan in row 25", "0 or 1"]),
+    ("d4rl-widths", d4rl(next_observations=lambda a: a[:, :1]), D4RL, ["'next_observations' has size 1, 'obs", "2"]),
     ("d4rl-action-range", d4rl(actions=at(25, -1.1)), D4RL, ["bad.hdf5, rows 20..26", "action row 5", "[-1, 1]"]),
     ("d4rl-nan", d4rl(rewards=at(25, np.nan)), D4RL, ["bad.hdf5, rows 20..26", "reward row 5", "finite"]),
     ("d4rl-lengths", d4rl(rewards=lambda a: a[:-1]), D4RL, ["bad.hdf5", "unequal lengths", "rewards 226"]),
@@ -170,7 +177,7 @@ SOURCES: list[Row] = [
     ("laom-env", laom(), "lawm-data import laom laom.hdf5 --env walker-walk", ["laom.hdf5", "count-up", "walker-walk"]),
     ("laom-size", laom(states=np.zeros((20, 3))), LAOM, ["group 2", "'states' has size 3, expected 2"]),
     ("import-only", d4rl(), f"{D4RL} --only 5", ["--only 5", "FIRST:STOP"]),
-    ("import-only-beyond", d4rl(), f"{D4RL} --only 12:", ["--only 12:", "none of 12 episodes"]),
+    ("import-only-beyond", d4rl(), f"{D4RL} --only 12:", ["--only 12:", "none of the recording's episodes"]),
     ("import-repeat", d4rl(), f"{D4RL} --repeat 0", ["--repeat", "0"]),
 ]
 SHOW: list[Row] = [
@@ -188,6 +195,7 @@ SHOW: list[Row] = [
     ("show-full-disk", full(history(), 4000), "lawm-data show", ["lawm/figures", "no space left"]),
     ("stats-in-a-file", a_file_and_a_dataset, "lawm-data stats --figure a/b.png", ["a/b.png: cannot be written"]),
     ("stats-folder", dataset_with_notes, "lawm-data stats --figure lawm", ["lawm: cannot be written", "directory"]),
+    ("stats-digest", damaged_shard, "lawm-data stats --figure all.png", [LABELED, "sha256 differs"]),
     ("stats-no-dataset", history(), "lawm-data stats --figure all.png", ["lawm/dataset", "`lawm-data split`"]),
     ("stats-elsewhere", nothing, "lawm-data stats --root 'a b' --figure all.png", ["`lawm-data split --root 'a b'`"]),
     ("show-elsewhere", nothing, "lawm-data show --root there", ["`lawm-data collect --root there`"]),
@@ -199,8 +207,6 @@ SHOW: list[Row] = [
     ),
 ]
 
-VERIFY, FOLDER = "lawm-data verify", "lawm/dataset/custom-made"
-LABELED = "medium-replay/labeled-00000-of-00001.arrow"
 DATA: list[Row] = [
     ("collect-near-env", nothing, "lawm-data collect --env walker-wolk", ["walker-wolk", "walker-walk"]),
     ("collect-no-env", nothing, "lawm-data collect", ["--env"]),
@@ -258,7 +264,7 @@ DATA: list[Row] = [
         "fraction-beyond-actions",
         history_of_few_actions,
         "lawm-data split --label-frac 0.5 --set split.validation=0",
-        ["--label-frac 0.5", "20 of 40 episodes", "3 have actions"],
+        ["slice medium-replay", "--label-frac 0.5", "20 of 40 episodes", "3 have actions"],
     ),
     ("split-env", history(), "lawm-data split --env walker-wolk", ["no episodes of walker-wolk", "custom:made"]),
     ("split-strict", history(), "lawm-data split --strict", ["medium-replay: 30 of 2000 episodes", "import more"]),
@@ -274,6 +280,8 @@ DATA: list[Row] = [
     ),
     ("recipe", nothing, "lawm-data split --recipe cqu", ["cqu", "cpu"]),
     ("split-notes", dataset_with_notes, "lawm-data split", ["notes.txt", "not named in lawm.json", "delete it"]),
+    ("split-hidden-notes", dataset_with_hidden_notes, "lawm-data split", ["custom-made", "something else", "--out"]),
+    ("split-into-raw", history(), "lawm-data split --out lawm/raw/mine", ["among the recordings", "--out"]),
     ("split-occupied", occupied, "lawm-data split --out occupied", ["occupied", "--out"]),
     ("full-disk-split", full(history(), 9000), "lawm-data split", [LABELED, "no space left"]),
     ("split-in-use", in_use, "lawm-data split", ["lawm: another lawm command", "--root"]),

@@ -197,6 +197,23 @@ def test_aime_reset_in_mid_episode_begins_another_trajectory(
     assert f"taken as 2 episodes: rows 0..{EPISODES[0].length}," in capsys.readouterr().err
 
 
+def test_aime_reset_in_the_last_row_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = (aime_arrays(episode) for episode in EPISODES[:2])
+    joined = {key: np.concatenate([one[key], other[key][:1]]) for key in one}
+    found = imported(tmp_path / "raw", "aime", write(tmp_path / "0.hdf5", joined))
+    check_same(found, EPISODES[:1], columns=slice(None, None, -1))
+    assert "0.hdf5: left out 1 rows, a reset without a step" in capsys.readouterr().err
+
+
+def test_only_counts_the_episodes_of_a_file_that_holds_several(tmp_path: Path) -> None:
+    for k in (0, 1):
+        arrays = [aime_arrays(episode) for episode in EPISODES[2 * k : 2 * k + 2]]
+        write(tmp_path / "set" / f"{k}.hdf5", {key: np.concatenate([one[key] for one in arrays]) for key in arrays[0]})
+    importers.run("aime", [tmp_path / "set"], CUSTOM, tmp_path / "raw", only="2:")
+    store = Store(tmp_path / "raw")
+    check_same(list(store.read(store.rows(CUSTOM))), EPISODES[2:4], columns=slice(None, None, -1))
+
+
 def test_a_forgotten_part_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     imported(tmp_path / "raw", "aime", write_aime(tmp_path / "buffer", EPISODES[1:]))
     assert "1 of the files 0..11 are not there, the first is 0" in capsys.readouterr().err

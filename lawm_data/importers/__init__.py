@@ -76,6 +76,8 @@ def run(
     rows = store.rows(env, source)
     for note in [*recording.notes, *_cut_short(rows, spec)]:
         click.echo(note, err=True)
+    if not spec and len(recording.layout) > 1:
+        click.echo(f"observed: {', '.join(f'{name} ({size})' for name, size in recording.layout)}")
     if slice_name not in (None, *table4.SLICES):
         click.echo(
             f"{slice_name}: a slice of its own, as none of the paper's, {', '.join(table4.SLICES)}; to rename it, "
@@ -112,10 +114,9 @@ def _episodes(
     observation_size = sum(size for _, size in layout)
     absent, partly = 0, []  # of all actions; where some are known and others not
     trajectories = islice(recording.trajectories(layout), chosen.start, chosen.stop)
-    total = len(range(recording.count)[chosen])
-    if not total:
-        raise UserError(f"--only {chosen.start or ''}:{chosen.stop or ''}: none of {recording.count} episodes")
+    total = len(range(recording.count)[chosen]) or None  # of files, of which one may hold several
     bar = Bar(trajectories, f"import {source}", total, unit="episode", disable=None)
+    order = -1
     for order, (where, observation, action, reward, terminal) in enumerate(bar):
         if spec and len(reward) > spec.episode_length:
             raise UserError(
@@ -131,6 +132,9 @@ def _episodes(
         if action is not None and action.shape[1] != action_size:  # of actions that are unknown
             raise UserError(f"{where}: action size {action.shape[1]}, but {env} has {action_size}; check --env")
         yield episode
+    if order < 0:
+        first, stop = (place or "" for place in (chosen.start, chosen.stop))
+        raise UserError(f"--only {first}:{stop}: none of the recording's episodes; they are counted from 0")
     if absent:
         recording.notes.append(
             f"{absent} episodes have no array '{recording.action_key}', so they come without actions"

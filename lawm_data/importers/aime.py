@@ -29,6 +29,7 @@ from lawm_data.importers.recording import (
     check_lengths,
     column,
     dataset,
+    flags,
     parts_of,
     present,
     rows,
@@ -105,7 +106,10 @@ class Aime:
             if len(found) > 1:
                 places = ", ".join(one.where.rpartition(" ")[2] for one in found)
                 self.notes.append(f"{where}: a reset in mid-episode, taken as {len(found)} episodes: rows {places}")
-            yield from found
+            whole = [one for one in found if len(one.reward)] or found
+            if lone := len(found) - len(whole):
+                self.notes.append(f"{where}: left out {lone} rows, a reset without a step")
+            yield from whole
 
     def _handles(self) -> Iterator[tuple[Path | io.BytesIO, str]]:
         """Each episode file in turn, a zip's through memory, with its place for messages."""
@@ -129,8 +133,12 @@ def _trajectories(file: h5py.File, layout: Layout, where: str) -> list[Trajector
     length = check_lengths(steps | parts, where)
     observation = np.concatenate([rows(part) for part in parts.values()], axis=1)
     action = rows(steps[ACTIONS]) if ACTIONS in steps else None
-    reward, first, terminal = (column(steps[key], where) for key in ("reward", "is_first", "is_terminal"))
+    reward = column(steps["reward"], where)
+    first, terminal = (flags(steps[key], where) for key in ("is_first", "is_terminal"))
     bounds = [0, *(np.flatnonzero(first[1:]) + 1).tolist(), length]
+    within = np.setdiff1d(np.flatnonzero(terminal), np.array(bounds[1:]) - 1)
+    if len(within):
+        raise UserError(f"{where}: is_terminal is true in row {within[0]}, and the episode goes on; split it there")
     return [
         Trajectory(
             where=where if len(bounds) == 2 else f"{where}, rows {begin}..{end - 1}",
@@ -204,7 +212,7 @@ def _zip_errors(where: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{where}: no such file or folder") from None
+        raise UserError(f"{where}: no such file or folder; check the path") from None
     # truncated; damaged data; encrypted; an unknown compression; unreadable
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
         raise UserError(f"{where}: not readable as a zip ({error}); download it again, or give its folder") from error

@@ -14,7 +14,17 @@ import h5py
 import numpy as np
 
 from lawm_data.errors import UserError
-from lawm_data.importers.recording import Layout, Trajectory, check_lengths, column, digest_of, present, rows, width
+from lawm_data.importers.recording import (
+    Layout,
+    Trajectory,
+    check_lengths,
+    column,
+    digest_of,
+    flags,
+    present,
+    rows,
+    width,
+)
 from lawm_data.store import opened
 
 ACTIONS = "actions"
@@ -64,6 +74,9 @@ class D4rl:
         spans = np.stack([np.concatenate([[0], ends])[:-1], ends], axis=1)
         if not len(spans):
             raise UserError(f"{path}: no whole episode: no row of terminals or timeouts is true; mark the ends")
+        if NEXT in file and width(file[NEXT]) != width(file["observations"]):
+            sizes = f"{width(file[NEXT])}, 'observations' {width(file['observations'])}"
+            raise UserError(f"{path}: '{NEXT}' has size {sizes}; give both the same numbers, or leave '{NEXT}' out")
         shortest = 1 if NEXT in file else 2
         usable = spans[spans[:, 1] - spans[:, 0] >= shortest]
         if not len(usable):
@@ -83,7 +96,7 @@ def _ends(file: h5py.File, where: str) -> np.ndarray:
     length = check_lengths(arrays, where)
     found = [np.zeros(0, np.int64)]
     for start in range(0, length, FLAG_ROWS):
-        ends = [column(arrays[key], where, start, start + FLAG_ROWS) != 0 for key in ("terminals", "timeouts")]
+        ends = [flags(arrays[key], where, start, start + FLAG_ROWS) for key in ("terminals", "timeouts")]
         found.append(np.flatnonzero(ends[0] | ends[1]) + start + 1)
     return np.concatenate(found)
 
@@ -96,7 +109,8 @@ def _blocks(spans: np.ndarray, width: int) -> list[np.ndarray]:
 
 def _read(file: h5py.File, start: int, stop: int, where: str) -> dict[str, np.ndarray]:
     wide = {key: rows(file[key], start, stop) for key in ("observations", ACTIONS, NEXT) if key in file}
-    return wide | {key: column(file[key], where, start, stop) for key in ("rewards", "terminals")}
+    steps = {"rewards": column(file["rewards"], where, start, stop)}
+    return wide | steps | {"terminals": flags(file["terminals"], where, start, stop)}
 
 
 def _trajectory(steps: dict[str, np.ndarray], start: int, where: str) -> Trajectory:

@@ -26,6 +26,7 @@ from lawm_data.importers.recording import (
     column,
     dataset,
     digest_of,
+    flags,
     one_env,
     parts_of,
     present,
@@ -103,7 +104,7 @@ def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str
         if width(found) != len(source.low):
             raise UserError(f"{where}: '{ACTIONS}' has size {width(found)}, {METADATA} says {len(source.low)}")
         action = ((rows(found) - center) / half).astype(np.float32)
-    ended = np.flatnonzero(column(steps["terminations"], where))
+    ended = np.flatnonzero(flags(steps["terminations"], where))
     last = len(steps["rewards"]) - 1
     if len(ended) and ended[0] < last:
         raise UserError(f"{where}: terminations is true in row {ended[0]}, the last row is {last}; split it there")

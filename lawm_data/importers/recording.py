@@ -105,6 +105,15 @@ def column(array: h5py.Dataset, where: str, start: int = 0, stop: int | None = N
     return rows(array, start, stop)[:, 0]
 
 
+def flags(array: h5py.Dataset, where: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """As `column`, as bool. UserError for one that is not finite, which is neither."""
+    found = column(array, where, start, stop)
+    if not np.isfinite(found).all():
+        row = start + int(np.argmin(np.isfinite(found)))
+        raise UserError(f"{where}: '{array.name.strip('/')}' is {found[row - start]} in row {row}, expected 0 or 1")
+    return found != 0
+
+
 def parts_of(file: h5py.Group, layout: Layout, where: str) -> dict[str, h5py.Dataset]:
     """The arrays that `layout` names, in its order. Raise UserError when one is missing or of another size."""
     parts = {key: dataset(file, key, where) for key, _ in layout}
