@@ -143,7 +143,9 @@ def stats(as_json: bool, figure: Path | None, root: Path) -> None:
 @click.argument("episode_id", required=False)
 @click.option("--env", help="which task [default: the only one in the workspace]")
 @click.option("--video", is_flag=True, help="film the episode, replayed in the simulator (GIF)")
-@click.option("--out", type=click.Path(path_type=Path), help="write this file [default: ROOT/figures/EPISODE_ID]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="write this file [default: in ROOT/figures, named after the episode]"
+)
 @root_option
 def show(episode_id: str | None, env: str | None, video: bool, out: Path | None, root: Path) -> None:
     """Draw an episode, ENV/SOURCE/SEED/ORDER: observations, actions, rewards over time. Without a name: the best."""
@@ -168,7 +170,10 @@ def verify(dataset: Path | None, env: str | None, root: Path) -> None:
 @main.command()
 @click.argument("dataset", required=False, type=click.Path(path_type=Path))
 @click.option("--env", help="which task [default: the only one in the workspace]")
-@click.option("--repo", help="e.g. org/lawm-walker [default: YOUR_NAME/lawm-DOMAIN]")
+@click.option(
+    "--repo",
+    help="e.g. org/lawm-walker [default: YOUR_NAME/lawm-DOMAIN, of other tasks than the paper's lawm-DOMAIN-TASK]",
+)
 @click.option("--private", is_flag=True, help="create the repository private")
 @click.option("--tag", help="tag the commit, e.g. v1")
 @click.option("--with-actions", is_flag=True, help="publish the withheld actions too")

@@ -178,7 +178,11 @@ class _Collector:
 
 
 def _run_config(spec: envs.Spec, config: Config, seed: int) -> dict[str, object]:
-    """Everything that a learner's history depends on; more episodes or seeds may be asked for later."""
+    """Everything that a learner's history depends on; more episodes or seeds may be asked for later.
+
+    A number of episodes that is no multiple of `round` ends with a shorter round: what follows is then another history
+    than that of more episodes at once.
+    """
     settings = as_dict({"collect": config})
     for key in ("seeds", "episodes", "tensorboard"):
         del settings["collect"][key]

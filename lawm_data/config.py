@@ -67,7 +67,7 @@ def recipe_path(name: str) -> Path:
     """A recipe's file, given its path or, without a suffix, the name of one that comes with the package."""
     if Path(name).suffix or len(Path(name).parts) > 1:
         if not Path(name).is_file():
-            raise UserError(f"{name}: no such recipe file")
+            raise UserError(f"{name}: no such recipe file; check the path")
         return Path(name)
     folder = _recipe_folder()
     found = {path.stem: path for path in folder.glob("*.yaml")}
@@ -153,8 +153,8 @@ def _fit(kind: Any, value: Any) -> Any:
         return _fit_any(inner, value)
     if origin is Literal:
         fits = any(value == choice and type(value) is type(choice) for choice in inner)
-    elif origin in (tuple, list):
-        return _fit_sequence(origin, inner, value)
+    elif origin is tuple:
+        return _fit_tuple(inner[0], value)
     elif kind is float:
         return _fit_float(value)
     else:
@@ -182,11 +182,10 @@ def _fit_any(kinds: Iterable[Any], value: Any) -> Any:
     raise ValueError(said)
 
 
-def _fit_sequence(origin: type, inner: tuple[Any, ...], value: Any) -> Any:
+def _fit_tuple(kind: Any, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError
-    kinds = [inner[0]] * len(value) if origin is list or inner[-1] is Ellipsis else inner
-    return origin(_fit(kind, item) for kind, item in zip(kinds, value, strict=True))
+    return tuple(_fit(kind, item) for item in value)
 
 
 def _fit_float(value: Any) -> float:
@@ -210,8 +209,8 @@ def _describe(kind: Any) -> str:
         return " or ".join(map(_describe, inner))
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
-    if origin in (tuple, list):
-        return f"a list of {', '.join(_describe(item) for item in inner if item is not Ellipsis)}"
+    if origin is tuple:
+        return f"a list of {_describe(inner[0])}"
     if kind is type(None):
         return "null"
     return {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]

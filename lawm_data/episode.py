@@ -69,7 +69,11 @@ class Episode:
             raise UserError(
                 f"{place}'{self.episode_id}' is not <env>/<source>/<seed>/<order>; rename the env or source"
             )
-        if observation.ndim != 2 or reward.ndim != 1 or len(reward) < 1 or len(observation) != len(reward) + 1:
+        if observation.ndim != 2 or reward.ndim != 1:
+            raise UserError(
+                f"{place}observations have {observation.ndim} dimensions and rewards {reward.ndim}, expected 2 and 1"
+            )
+        if len(reward) < 1 or len(observation) != len(reward) + 1:
             raise UserError(
                 f"{place}unequal lengths: {len(observation)} observations and {len(reward)} rewards; "
                 "an episode of T steps has T + 1 observations and T rewards"
@@ -83,7 +87,10 @@ class Episode:
         _check_finite(reward, "reward", place)
         if action is not None:
             if action.ndim != 2 or len(action) != len(reward):
-                raise UserError(f"{place}unequal lengths: {len(action)} actions and {len(reward)} rewards")
+                raise UserError(
+                    f"{place}unequal lengths: {len(action)} actions and {len(reward)} rewards; "
+                    "one of each a step is expected"
+                )
             if action_size is not None and action.shape[1] != action_size:
                 raise UserError(f"{place}action size {action.shape[1]}, but {self.env} has {action_size}; check --env")
             _check_finite(action, "action", place)

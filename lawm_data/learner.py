@@ -63,9 +63,15 @@ class Learner:
         position = Position(0, order)
         kept = [one for one in self.run.positions() if one <= position]
         if order and position not in kept:
-            cure = f"set next_order to {kept[-1].update} in the seed's checkpoint.json under raw/, or " if kept else ""
+            cure = ""
+            if kept:
+                last = kept[-1].update
+                cure = (
+                    f"or, under raw/, move the seed's files from {last:06d}.h5 on away and set next_order to {last} in "
+                    "its checkpoint.json, "
+                )
             raise UserError(
-                f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, {cure}"
+                f"{self.run.path}: no checkpoint of the learner after {order} episodes; restore the folder, {cure}or "
                 "collect into another --root"
             )
         self.run.discard(position)

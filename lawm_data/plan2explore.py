@@ -68,7 +68,7 @@ class Disagreement(nn.Module):
     def update(self, feat: Tensor, action: Tensor, observation: Tensor) -> dict[str, Tensor]:
         """One step of the ensemble; returns metrics [N]."""
         loss = self.loss(feat, action, observation).mean((0, 2))
-        return {"disagreement_norm": self.optimizer.step(loss), "disagreement": loss.detach()}
+        return {"ensemble_norm": self.optimizer.step(loss), "ensemble": loss.detach()}
 
     def _moved_moments(self, disagreement: Tensor) -> Tensor:
         """Moving mean and standard deviation of each model's log disagreement [H, N, P], as [N, 2]."""

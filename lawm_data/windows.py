@@ -193,7 +193,7 @@ class Contexts:
 
 
 def check_stride(section: str, stride: int, window: int) -> None:
-    """UserError where a stride passes over every state of a window but its first."""
+    """UserError where some updates would start from no state: each starts from another of the first `stride`."""
     if stride > window + 1:
         raise UserError(f"{section}.stride is {stride}, expected {window + 1} or less, the states of a window")
 

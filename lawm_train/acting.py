@@ -52,7 +52,8 @@ def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> R
     """Rung 6, on episodes of the agent: imagined reward of 5 steps against the same actions replayed, and values
     against discounted Monte-Carlo returns.
 
-    Starts lie in the first half: what the time limit cuts off is then discounted by at least T / 2 steps.
+    Starts lie in the first half: what the time limit cuts off is then discounted by at least T / 2 steps. Values are of
+    the trained actor, which samples; the episodes are of what acts: its mean, averaged where `acting_rate` says so.
     """
     imagined, replayed, values, earned = [], [], [], []
     for episode in episodes:

@@ -140,12 +140,12 @@ def split(episodes: Sequence[Episode], held_out: float) -> tuple[Sequence[Episod
     return ranked[count:], ranked[:count]
 
 
-def fit(config: Config, seeds: list[int], episodes: list[Episode], normalizer: Normalizer) -> InverseDynamics:
-    """Train on the labeled episodes; every model sees the same episodes in an order of its own seed's."""
+def fit(config: Config, episodes: list[Episode], normalizer: Normalizer) -> InverseDynamics:
+    """One model, of seed 0, trained on the labeled episodes."""
     first = episodes[0].action
     assert first is not None
-    model = InverseDynamics(config, seeds, normalizer, first.shape[1])
-    step = steps(model, seeds, [episodes] * len(seeds))
+    model = InverseDynamics(config, [0], normalizer, first.shape[1])
+    step = steps(model, [0], [episodes])
     for i in Bar(range(config.updates), desc="idm", unit="update"):
         step(i)
     return model

@@ -103,6 +103,7 @@ class WorldModel(nn.Module):
         self.action_posterior = MLP(init, feat + action, c.units, c.layers, 2 * u)
         self.inverse_dynamics = MLP(init, feat + c.embed, c.units, c.idm_layers, 2 * u)
         self.action_decoder = MLP(init, feat + u, c.units, c.layers, action)
+        # p(u|s); the RSSM's own, p(s|h), is `rssm.prior_head`
         self.prior_head = MLP(init, feat, c.units, c.layers, 2 * u) if c.prior == "learned" else None
         self.continue_head = MLP(init, feat, c.units, c.layers, 1) if terminal else None
         self.optimizer = Optimizer([self], len(seeds), c.lr, c.clip)

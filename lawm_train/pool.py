@@ -8,8 +8,9 @@ checked and packed in the background, so the pool holds two, and beside them the
 generation is used until each of its steps was drawn once on average: over an epoch every trajectory gives the same
 number of windows. A split that fits into its part of the pool is one generation for ever.
 
-Which shards are held at a batch is a pure function of the dataset's digest and the batch's number, the same for all
-seeds: a resumed run reads the generation that it needs and none before. The windows drawn are each seed's own.
+Which shards are held at a batch is a pure function of the dataset's digest, of what a pool of which size reads of it,
+and of the batch's number, the same for all seeds: a resumed run reads the generation that it needs and none before. The
+windows drawn are each seed's own.
 """
 
 from __future__ import annotations

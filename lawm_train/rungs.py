@@ -108,7 +108,7 @@ def inferred_actions(
     """
     mean, std = moments([Pool(labeled, True, world.action_size)])
     with torch.enable_grad():
-        reference = idm.fit(config, [0], list(labeled), Normalizer(mean[None], std[None]))
+        reference = idm.fit(config, list(labeled), Normalizer(mean[None], std[None]))
     inferred, supervised = "R2 inferred", SUPERVISED
     ours, blind = zip(*(infer_actions(world, episode) for episode in hidden), strict=True)
     figures = {

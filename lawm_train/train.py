@@ -1,4 +1,5 @@
-"""fit(): the loop of every method. Phases of updates, several seeds side by side, resumable to the bit.
+"""fit(): the loop of every method. Phases of updates, several seeds side by side, resumable to the bit
+(to rounding, where a seed was stopped meanwhile: the others are then fewer side by side).
 
 Order of windows and noise is a pure function of (seed, update), so a checkpoint is tensors and a position.
 """

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 
 class Init:
-    """Draws initial weights, one generator a model: model k starts as a lone run of seed k would."""
+    """Draws initial weights, one generator a model: model k starts as a lone run of seed k would.
+
+    Every `Init` of a seed begins with the same draws: modules made by several share them, differently scaled.
+    """
 
     def __init__(self, seeds: Sequence[int], members: int = 1):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
