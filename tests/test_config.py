@@ -25,7 +25,7 @@ class Agent:
     clap: Clap = field(default_factory=lambda: Clap(horizon=7))
     lr: float = 3e-4
     sizes: tuple[int, ...] = (128, 128)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, ...] = (0.9, 0.99)
     clip: float | None = 100.0
     joint: bool = False
     updates: int = 10
