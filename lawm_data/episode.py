@@ -17,6 +17,7 @@ import numpy as np
 
 from lawm_data.errors import UserError
 
+LARGEST = 1e15  # of a number, so that its square is a float32
 ACTION_TOLERANCE = 1e-5  # recorded float32 actions may leave [-1, 1] by rounding
 _ID = re.compile(r"[A-Za-z0-9_:.-]+/[A-Za-z0-9_.-]+/-?\d+/\d{6,}")
 
@@ -107,7 +108,9 @@ class Episode:
 def _check_finite(array: np.ndarray, name: str, place: str) -> None:
     if array.dtype != np.float32:
         raise UserError(f"{place}{name} is {array.dtype}, expected float32")
-    finite = np.isfinite(array)
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0][0])
-        raise UserError(f"{place}{name} row {row} is not finite (NaN or infinity); remove or repair this episode")
+    usable = np.abs(array) <= LARGEST
+    if not usable.all():
+        first = np.argwhere(~usable)[0]
+        value = array[tuple(first)]
+        what = f"is {value:.3g}, beyond {LARGEST:g}" if np.isfinite(value) else "is not finite (NaN or infinity)"
+        raise UserError(f"{place}{name} row {first[0]} {what}; remove or repair this episode")

@@ -114,7 +114,10 @@ def open_source(where: str, cache: Path | None = None) -> Source:
     if folder.exists() or not hub_id:
         state = f"a path without {NAME}" if folder.exists() else "no folder and no Hub id (org/name or org/name@v1)"
         raise UserError(f"{where}: {state}, so no dataset; name a folder that `lawm-data split` wrote")
-    return pin(*hub_id, cache)
+    try:
+        return pin(*hub_id, cache)
+    except UserError as error:
+        raise type(error)(f"{error}; a folder {where} is not here either") from None
 
 
 def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Remote:

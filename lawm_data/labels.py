@@ -18,8 +18,8 @@ def check_fraction(fraction: float) -> None:
     """UserError for what is no fraction of episodes."""
     if not 0 < fraction < 1:
         raise UserError(
-            f"--label-frac {fraction}: expected a fraction between 0 and 1, such as 0.05; without it all that have "
-            "actions keep them"
+            f"--label-frac {fraction}: expected a fraction between 0 and 1, such as 0.05; to keep all, leave it out of "
+            "`split`, or train with --oracle"
         )
 
 

@@ -63,7 +63,7 @@ class Pool:
         short = [episode for episode in left if episode.length < self.window]
         if short:
             least = min(short, key=lambda episode: episode.length)
-            others = f" and {len(short) - 1} others" if len(short) > 1 else ""
+            others = f", as are {len(short) - 1} others" if len(short) > 1 else ""
             raise UserError(
                 f"{least.episode_id}: {least.length} steps, shorter than a window of {self.window}{others}; lower "
                 f"train.window, or leave such out: lawm-data split --set split.min_steps={self.window}"

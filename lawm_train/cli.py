@@ -200,6 +200,8 @@ def diagnose(runs: tuple[Path, ...], hub_dataset: str, out: Path | None) -> None
     from lawm_train import diagnostics, stream
     from lawm_train import ladders as told
 
+    if out and out.suffix != ".png":
+        raise UserError(f"--out {out}: expected a name that ends in .png")
     dataset = stream.open_dataset(hub_dataset)
     ladders: told.Ladders = {}
 

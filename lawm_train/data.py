@@ -224,7 +224,7 @@ def _all_known(dataset: Dataset, slice_name: str) -> list[Episode]:
     if lacking := sum(episode.action is None for episode in episodes):
         raise UserError(
             f"{dataset.describe()}: {lacking} of {len(episodes)} episodes in slice {slice_name} were recorded without "
-            "actions, so there is no oracle; train without --oracle"
+            "actions, so there is no oracle; leave out --oracle, or set grid.oracle=[]"
         )
     return episodes
 

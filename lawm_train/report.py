@@ -28,13 +28,15 @@ def write(
     """Write OUT/report.md, table1.csv, scores.csv, curves.png; fractions.png of several fractions of labels, and
     ladder.png where one was walked.
 
-    Returns the report's text. paths: run folders and evidence files; reference: a return to draw as a line, such as
-    the data's mean; keep: the folder where each run leaves its evidence; ours: the method whose differences from the
-    others are told. UserError when no run was evaluated yet, or none is of `ours` where it was named.
+    Returns the report's text. paths: run folders, and evidence, by its files or their folder; reference: a return to
+    draw as a line, such as the data's mean; keep: the folder where each run leaves its evidence; ours: the method whose
+    differences from the others are told. UserError when no run was evaluated yet, or none is of `ours` where it was
+    named.
     """
+    paths = [one for path in paths for one in _evidence_in(path)]
     records, without = results.gather(paths)
     if not records:
-        raise UserError("; ".join(f"{', '.join(map(str, runs))}: {why}" for why, runs in without.items()))
+        raise UserError("; ".join(f"{why}: {', '.join(map(str, runs))}" for why, runs in without.items()))
     for why, runs in without.items():
         click.echo(f"left out, {why}: {', '.join(run.name for run in runs)}", err=True)
     walked = _ladders(paths)
@@ -62,6 +64,11 @@ class Told(NamedTuple):
     walked: Ladders
     settings: Mapping[str, dict[str, Any]]
     ours: str = tables.OURS
+
+
+def _evidence_in(path: Path) -> list[Path]:
+    """The files of a folder of evidence; a run, or a file, alone."""
+    return [path] if Run(path).exists else sorted(path.glob("*.csv")) or [path]
 
 
 def _keep(told: Told, folder: Path) -> None:

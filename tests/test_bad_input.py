@@ -94,7 +94,12 @@ IMPORT: list[Row] = [
     ("aime-late", late_aime, f"lawm-data import aime buffer {CUSTOM}", ["12.hdf5", "observation row 4"]),
     ("aime-early-end", aime(is_terminal=at(4, 1)), AIME, ["3.hdf5", "is_terminal is true in row 4", "split it there"]),
     ("aime-flag", aime(is_first=at(4, np.nan)), AIME, ["3.hdf5", "'is_first' is nan in row 4", "0 or 1"]),
-    ("d4rl-flag", d4rl(terminals=lambda a: at(25, np.nan)(a.astype("f4"))), D4RL, ["bad.hdf5", "'terminals' is nan in row 25", "0 or 1"]),
+    ("d4rl-flag", d4rl(terminals=lambda a: at(25, np.nan)(a * 1.0)), D4RL, ["'terminals' is nan in row 25", "0 or 1"]),
+    ("d4rl-nan-observation", d4rl(observations=at(4, np.nan)), D4RL, ["bad.hdf5", "observation row 4", "not finite"]),
+    ("d4rl-huge", d4rl(rewards=at(25, 1e30)), D4RL, ["reward row 5 is 1e+30, beyond 1e+15"]),
+    ("d4rl-string", d4rl(rewards=lambda a: a.astype("S")), D4RL, ["'rewards' is of type |S", "expected numbers"]),
+    ("d4rl-images", d4rl(observations=lambda a: a.astype("u1")), D4RL, ["bad.hdf5", "'observations' is images"]),
+    ("aime-file-name", d4rl(), f"lawm-data import aime bad.hdf5 {CUSTOM}", ["bad.hdf5", "a number as the name"]),
     ("d4rl-widths", d4rl(next_observations=lambda a: a[:, :1]), D4RL, ["'next_observations' has size 1, 'obs", "2"]),
     ("d4rl-action-range", d4rl(actions=at(25, -1.1)), D4RL, ["bad.hdf5, rows 20..26", "action row 5", "[-1, 1]"]),
     ("d4rl-nan", d4rl(rewards=at(25, np.nan)), D4RL, ["bad.hdf5, rows 20..26", "reward row 5", "finite"]),
@@ -141,6 +146,7 @@ METADATA = "set/data/metadata.json"
 DISCRETE = {"action_space": {"type": "Discrete", "n": 3, "start": 0}}
 IMAGES = np.zeros((21, 4, 4, 3), np.uint8)
 SOURCES: list[Row] = [
+    ("minari-file", d4rl(), f"lawm-data import minari bad.hdf5 {CUSTOM}", ["bad.hdf5: a file; give the folder"]),
     ("minari-missing", nothing, f"lawm-data import minari nowhere {CUSTOM}", ["nowhere/metadata.json", "no such file"]),
     ("minari-folder", aime("set/3.hdf5"), MINARI, ["set/metadata.json", "no such file"]),
     ("minari-metadata", text_file(METADATA, "{}"), MINARI, [METADATA, "not the metadata of a Minari dataset"]),
@@ -160,7 +166,7 @@ SOURCES: list[Row] = [
     ("minari-part", minari(observations={"up": IMAGES}), MINARI, ["episode_2", "'inner/down'", "found up"]),
     ("minari-short", minari(rewards=np.zeros(3)), MINARI, ["episode_2", "unequal lengths", "rewards 3"]),
     ("minari-observations", minari(observations=np.zeros((4, 2))), MINARI, ["episode_2", "unequal lengths", "T + 1"]),
-    ("minari-range", minari({"action_space": box(0, 0.01)}), MINARI, ["episode_0", "action row", "[-1, 1]"]),
+    ("minari-range", minari({"action_space": box(0, 0.01)}), MINARI, ["episode_0", "action row", "[0, 0.01]", "clip"]),
     ("minari-early-end", minari(terminations=np.arange(20) == 3), MINARI, ["episode_2", "terminations", "row 3"]),
     ("minari-action", minari(actions=np.zeros((20, 3))), MINARI, ["episode_2", "'actions' has size 3", "says 1"]),
     ("minari-nan", minari(rewards=np.full(20, np.nan)), MINARI, ["episode_2", "reward row 0", "finite"]),
@@ -258,7 +264,7 @@ DATA: list[Row] = [
     ("split-truncated", truncated_history, "lawm-data split", ["000000.h5", "truncated"]),
     ("fraction-0", history(), "lawm-data split --label-frac 0", ["--label-frac 0.0", "between 0 and 1"]),
     ("fraction-above-1", history(), "lawm-data split --label-frac 1.5", ["--label-frac 1.5", "between 0 and 1"]),
-    ("fraction-1", history(), "lawm-data split --label-frac 1", ["--label-frac 1.0", "without it all"]),
+    ("fraction-1", history(), "lawm-data split --label-frac 1", ["--label-frac 1.0", "to keep all, leave it out"]),
     ("fraction-nan", history(), "lawm-data split --label-frac nan", ["label_frac is nan"]),
     (
         "fraction-beyond-actions",

@@ -56,7 +56,7 @@ def write(path: Path, arrays: Arrays) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         for key, array in arrays.items():
-            file[key] = array if array.dtype.kind in "bS" else array.astype(np.float32)
+            file[key] = array if array.dtype.kind in "bSu" else array.astype(np.float32)
     return path
 
 

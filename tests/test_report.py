@@ -107,6 +107,11 @@ def test_pairs_have_the_same_label_seed_and_training_seed(runs, tmp_path):
     assert not cells.pairs(ours[:1], records([other_draw]))
 
 
+def test_a_folder_of_evidence_stands_for_its_files(runs, tmp_path):
+    from_runs = report.write(runs, tmp_path / "one", keep=tmp_path / "evidence")
+    assert report.write([tmp_path / "evidence"], tmp_path / "two") == from_runs
+
+
 def test_runs_that_differ_in_their_labels_alone_are_one_against_an_oracle(tmp_path):
     ours = [make_run(tmp_path / f"w{k}", "lawm", 0, [value], label_seed=k) for k, value in enumerate((100, 300))]
     oracle = make_run(tmp_path / "o", "clap", 0, [150], oracle=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from foreign import Group, box, laom_group, minari_episode, write_laom, write_minari
@@ -203,6 +204,35 @@ def test_aime_reset_in_the_last_row_is_left_out(tmp_path: Path, capsys: pytest.C
     found = imported(tmp_path / "raw", "aime", write(tmp_path / "0.hdf5", joined))
     check_same(found, EPISODES[:1], columns=slice(None, None, -1))
     assert "0.hdf5: left out 1 rows, a reset without a step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_an_array_that_some_episodes_alone_observe_is_never_dropped(tmp_path: Path, late: int) -> None:
+    """In whichever file it is missing, the first or the last."""
+    folder = write_aime(tmp_path / "set", EPISODES[:2])
+    with h5py.File(folder / f"{1 - late}.hdf5", "a") as file:
+        file["extra"] = np.zeros((len(file["up"]), 1))
+    with pytest.raises(UserError, match=r"'extra'"):
+        imported(tmp_path / "raw", "aime", folder)
+    groups = [minari_episode(episode) for episode in EPISODES[:2]]
+    groups[1 - late]["observations"]["extra"] = np.zeros((EPISODES[1 - late].length + 1, 1))
+    with pytest.raises(UserError, match=r"'extra'"):
+        imported(tmp_path / "raw", "minari", write_minari(tmp_path / "one", groups))
+    parts = [write_minari(tmp_path / f"part{k}", [group]) for k, group in enumerate(groups)]
+    with pytest.raises(UserError, match=r"'extra'"):
+        imported(tmp_path / "raw", "minari", *parts)
+
+
+def test_what_a_task_does_not_observe_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_aime(tmp_path / "set", EPISODES[:1])
+    with h5py.File(folder / "0.hdf5", "a") as file:
+        length = len(file["up"])
+        del file["up"], file["down"]
+        parts = {"orientation": 2, "velocity": 1, "extra": 1}
+        for name, size in parts.items():
+            file[name] = np.zeros((length, size))
+    imported(tmp_path / "raw", "aime", folder, env="pendulum-swingup")
+    assert "left out, as pendulum-swingup does not observe it: extra" in capsys.readouterr().err
 
 
 def test_only_counts_the_episodes_of_a_file_that_holds_several(tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_trajectories_too_short_for_a_window_can_be_left_out(tmp_path: Path) -> 
     assert "3 of 33 episodes are shorter than split.min_steps, 5; left out" in said
     (part,) = Manifest.load(tmp_path / "dataset" / "custom-made").slices.values()
     assert part.found == 30
-    with pytest.raises(UserError, match=r"4 steps, shorter than a window of 5 and 2 others; .* split.min_steps=5"):
+    with pytest.raises(UserError, match=r"4 steps, shorter than a window of 5, as are 2 others; .* split.min_steps=5"):
         Pool(episodes, True, 2, 5)
 
 

@@ -60,6 +60,9 @@ def run(
     store, source = Store(raw_root), f"{format_name}-{recording.digest[:8]}"
     folder = store.root / env / source
     files.sweep(folder.parent)
+    if spec and len(recording.layout) > 1:
+        unknown = {name for name, _ in recording.layout} - {name for name, _ in spec.layout}
+        recording.notes += [f"left out, as {env} does not observe it: {', '.join(sorted(unknown))}"] if unknown else []
     collected = f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})"
     part = [] if only == ":" else [f"of its episodes {only}"]
     meta = _shape(recording, spec, store, env, paths[0]) | {

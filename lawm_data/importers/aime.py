@@ -27,6 +27,7 @@ from lawm_data.importers.recording import (
     Layout,
     Trajectory,
     check_lengths,
+    check_names,
     column,
     dataset,
     flags,
@@ -102,6 +103,8 @@ class Aime:
     def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
         for handle, where in self._handles():
             with opened(handle, where) as file:
+                if layout == self.layout:
+                    check_names((key for key in file if key not in NOT_OBSERVED), layout, where)
                 found = _trajectories(file, layout, where)
             if len(found) > 1:
                 places = ", ".join(one.where.rpartition(" ")[2] for one in found)
@@ -166,6 +169,8 @@ def _members(path: Path) -> list[Member]:
         members = [_file_member(file, path) for file in Bar(found, desc="checksums", leave=False, disable=None)]
     elif EPISODE_NAME.fullmatch(path.name) and path.is_file():
         members = [_file_member(path, path.parent)]
+    elif path.suffix in (".hdf5", ".h5") and path.is_file():
+        raise UserError(f"{path}: expected a number as the name, as in 12.hdf5; rename it, or give its folder or zip")
     else:
         with _opened_zip(path) as archive:
             infos = [info for info in archive.infolist() if _is_episode(path, info.filename)]

@@ -18,6 +18,7 @@ from lawm_data.importers.recording import (
     Layout,
     Trajectory,
     check_lengths,
+    check_state,
     column,
     digest_of,
     flags,
@@ -50,6 +51,7 @@ class D4rl:
             with opened(path, str(path)) as file:
                 self.spans.append((path, self._episodes_of(file, path)))
                 self.layout: Layout = (("observation", width(file["observations"])),)
+                check_state(file["observations"], "observations", str(path))
                 size = width(file[ACTIONS]) if ACTIONS in file else None
             if None not in (size, self.action_size) and size != self.action_size:
                 raise UserError(
@@ -124,7 +126,8 @@ def _trajectory(steps: dict[str, np.ndarray], start: int, where: str) -> Traject
 
 def _check_continuous(observation: np.ndarray, following: np.ndarray, start: int, where: str) -> None:
     """A reset that no flag marks would join two trajectories."""
-    same = np.isclose(following[:-1], observation[1:], rtol=1e-3, atol=1e-3, equal_nan=True).all(axis=1)
+    same = np.isclose(following[:-1], observation[1:], rtol=1e-3, atol=1e-3, equal_nan=True)
+    same = (same | ~np.isfinite(observation[1:])).all(axis=1)  # the episode is refused for that
     if not same.all():
         row = start + int(np.argmin(same))
         raise UserError(

@@ -20,6 +20,7 @@ from lawm_data.importers.recording import (
     Layout,
     Trajectory,
     check_lengths,
+    check_state,
     column,
     dataset,
     digest_of,
@@ -51,6 +52,7 @@ class Laom:
                 names = _groups_of(file, path)
                 steps = _steps(file[names[0]], f"{path}, group {names[0]}")
                 self.layout: Layout = (("observation", width(steps["states"])),)
+                check_state(steps["states"], "states", str(path))
                 places = ((file[name], f"{path}, group {name}") for name in names if ACTIONS in file[name])
                 known = (width(dataset(group, ACTIONS, where)) for group, where in places)
                 self.action_size = next(known, self.action_size)

@@ -18,11 +18,14 @@ import numpy as np
 
 from lawm_data import files
 from lawm_data.envs import LARGEST_BOUND
+from lawm_data.episode import ACTION_TOLERANCE
 from lawm_data.errors import UserError
 from lawm_data.importers.recording import (
     Layout,
     Trajectory,
     check_lengths,
+    check_names,
+    check_state,
     column,
     dataset,
     digest_of,
@@ -61,11 +64,13 @@ class Minari:
         self.notes: list[str] = []
         self.sources = [_source(path) for path in paths]
         self.count = 0
+        layouts: list[Layout] = []
         for source in self.sources:
             with opened(source.main, str(source.main)) as file:
                 names = _episodes_of(file, source)
-                self.layout: Layout = _layout(*_episode(file, names[0], source))
+                layouts.append(_layout(*_episode(file, names[0], source)))
             self.count += len(names)
+        self.layout = layouts[0]
         first = self.sources[0]
         for source in self.sources[1:]:
             if not (np.array_equal(source.low, first.low) and np.array_equal(source.high, first.high)):
@@ -92,6 +97,9 @@ class Minari:
             with opened(source.main, str(source.main)) as file:
                 for name in _episodes_of(file, source):
                     episode, where = _episode(file, name, source)
+                    if layout == self.layout:
+                        observed = {part for part, _ in _layout(episode, where)}
+                        check_names(observed - {FLAT}, layout, where)
                     yield _trajectory(episode, layout, source, where)
 
 
@@ -104,6 +112,12 @@ def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str
         if width(found) != len(source.low):
             raise UserError(f"{where}: '{ACTIONS}' has size {width(found)}, {METADATA} says {len(source.low)}")
         action = ((rows(found) - center) / half).astype(np.float32)
+        if (beyond := np.argwhere(np.abs(action) > 1 + ACTION_TOLERANCE)).size:
+            t, dim = beyond[0]
+            raise UserError(
+                f"{where}: action row {t}, column {dim} is {rows(found)[t, dim]:.6g}, outside its bounds, "
+                f"[{source.low[dim]:g}, {source.high[dim]:g}]; clip it, or mend action_space in {METADATA}"
+            )
     ended = np.flatnonzero(flags(steps["terminations"], where))
     last = len(steps["rewards"]) - 1
     if len(ended) and ended[0] < last:
@@ -123,11 +137,7 @@ def _observation(episode: h5py.Group, layout: Layout, where: str) -> np.ndarray:
         parts = parts_of(found, layout, where)
     else:
         parts = {FLAT: dataset(episode, "observations", where)}
-    for name, part in parts.items():
-        if part.dtype == np.uint8:
-            raise UserError(
-                f"{where}: '{name}' is images (uint8 {part.shape}), only numbers of a state can be imported"
-            )
+        check_state(parts[FLAT], FLAT, where)
     check_lengths(parts, where)
     return np.concatenate([rows(part) for part in parts.values()], axis=1)
 
@@ -161,6 +171,8 @@ def _episodes_of(file: h5py.File, source: _Source) -> list[str]:
 
 
 def _source(path: Path) -> _Source:
+    if path.is_file() and path.name != MAIN:
+        raise UserError(f"{path}: a file; give the folder of the dataset, which holds {METADATA}")
     folder = path.parent if path.name == MAIN else path / "data" if (path / "data").is_dir() else path
     metadata = files.read_json(folder / METADATA)
     where = folder / METADATA

@@ -76,7 +76,9 @@ def one_env(named: Iterable[tuple[Path, str | None]]) -> str | None:
 def dataset(file: h5py.Group, key: str, where: str) -> h5py.Dataset:
     """The array of numbers or flags under `key`, unread. Raise UserError when there is none."""
     found = file.get(key)
-    if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiub" or 0 in found.shape[1:]:
+    if isinstance(found, h5py.Dataset) and found.dtype.kind not in "fiub":
+        raise UserError(f"{where}: '{key}' is of type {found.dtype}, expected numbers; convert it")
+    if not isinstance(found, h5py.Dataset) or found.ndim < 1 or 0 in found.shape[1:]:
         names = ", ".join(file) or "nothing"
         raise UserError(f"{where}: expected an array of numbers '{key}', found {names}; check FORMAT and --env")
     return found
@@ -95,7 +97,8 @@ def width(array: h5py.Dataset) -> int:
 def rows(array: h5py.Dataset, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Rows start..stop-1 as float32 [rows, width]."""
     part = array[start:stop]
-    return part.reshape(len(part), width(array)).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # an infinity, which is refused later
+        return part.reshape(len(part), width(array)).astype(np.float32, copy=False)
 
 
 def column(array: h5py.Dataset, where: str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -118,9 +121,25 @@ def parts_of(file: h5py.Group, layout: Layout, where: str) -> dict[str, h5py.Dat
     """The arrays that `layout` names, in its order. Raise UserError when one is missing or of another size."""
     parts = {key: dataset(file, key, where) for key, _ in layout}
     for key, size in layout:
+        check_state(parts[key], key, where)
         if width(parts[key]) != size:
             raise UserError(f"{where}: '{key}' has size {width(parts[key])}, expected {size}; check --env")
     return parts
+
+
+def check_state(array: h5py.Dataset, name: str, where: str) -> None:
+    """UserError for images."""
+    if array.dtype == np.uint8:
+        raise UserError(f"{where}: '{name}' is images (uint8 {array.shape}), only numbers of a state can be imported")
+
+
+def check_names(names: Iterable[str], layout: Layout, where: str) -> None:
+    """UserError for an array of observations that the recording's own layout, which is its first episode's, lacks."""
+    if more := set(names) - {name for name, _ in layout}:
+        raise UserError(
+            f"{where}: '{min(more)}' is observed here, but not in the first episode; give all the same arrays, or "
+            "import them apart"
+        )
 
 
 def check_lengths(arrays: dict[str, h5py.Dataset], where: str) -> int:
