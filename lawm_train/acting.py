@@ -78,7 +78,10 @@ def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> R
         ),
         "value / Monte-Carlo": "the critics promise more than is earned: lower agent.clap.eps",
     }
-    return judged("6 exploitation", figures, bounds, "what is imagined is earned", bad)
+    rung = judged("6 exploitation", figures, bounds, "what is imagined is earned", bad)
+    if rung.passed and max(figures["imagined reward"], figures["replayed reward"]) < reward_floor:
+        return rung._replace(passed=None, verdict="next to nothing is imagined or earned, so it cannot tell")
+    return rung
 
 
 def support(returns: Mapping[float, Sequence[float]]) -> Rung:

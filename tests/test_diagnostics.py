@@ -258,6 +258,18 @@ def test_6_critics_that_promise_returns_fail(trained):
     assert not rung.passed and rung.verdict.startswith("the critics promise more")
 
 
+def test_6_cannot_tell_where_nothing_is_earned(trained):
+    """Unless the model promises some of it."""
+    world, agent, _ = trained
+    last(world.reward_head).weight.zero_()
+    last(agent.targets).weight.zero_()
+    last(agent.targets).bias.zero_()
+    for promised, passed in ((-1, None), (1, False)):
+        last(world.reward_head).bias.fill_(promised)
+        rung = acting.exploitation(agent, episodes_of(agent.policy(), count=1), lambda *_: 0.0)
+        assert rung.passed is passed, rung
+
+
 def test_6_looks_at_each_start_where_it_is(trained):
     """By hand: actions from the state at t, as the agent took them there, and returns from r_t on."""
     agent, replayed = trained[1], []
