@@ -98,7 +98,12 @@ IMPORT: list[Row] = [
     ("d4rl-nan-observation", d4rl(observations=at(4, np.nan)), D4RL, ["bad.hdf5", "observation row 4", "not finite"]),
     ("d4rl-huge", d4rl(rewards=at(25, 1e30)), D4RL, ["reward row 5 is 1e+30, beyond 1e+15"]),
     ("d4rl-string", d4rl(rewards=lambda a: a.astype("S")), D4RL, ["'rewards' is of type |S", "expected numbers"]),
-    ("d4rl-images", d4rl(observations=lambda a: a.astype("u1")), D4RL, ["bad.hdf5", "'observations' is images"]),
+    (
+        "d4rl-images",
+        d4rl(observations=lambda a: a.astype("u1")),
+        D4RL,
+        ["bad.hdf5", "'observations' is uint8", "float32"],
+    ),
     ("aime-file-name", d4rl(), f"lawm-data import aime bad.hdf5 {CUSTOM}", ["bad.hdf5", "a number as the name"]),
     ("d4rl-widths", d4rl(next_observations=lambda a: a[:, :1]), D4RL, ["'next_observations' has size 1, 'obs", "2"]),
     ("d4rl-action-range", d4rl(actions=at(25, -1.1)), D4RL, ["bad.hdf5, rows 20..26", "action row 5", "[-1, 1]"]),

@@ -128,9 +128,12 @@ def parts_of(file: h5py.Group, layout: Layout, where: str) -> dict[str, h5py.Dat
 
 
 def check_state(array: h5py.Dataset, name: str, where: str) -> None:
-    """UserError for images."""
+    """UserError for images, which are the arrays of bytes."""
     if array.dtype == np.uint8:
-        raise UserError(f"{where}: '{name}' is images (uint8 {array.shape}), only numbers of a state can be imported")
+        raise UserError(
+            f"{where}: '{name}' is uint8 {array.shape}, as images are, and only numbers of a state can be imported; "
+            "convert such to float32"
+        )
 
 
 def check_names(names: Iterable[str], layout: Layout, where: str) -> None:
