@@ -53,6 +53,19 @@ def test_the_acting_actor_is_the_running_average_of_the_trained_one(method):
     torch.testing.assert_close(agent.policy()(observation, first), acted)
 
 
+@pytest.mark.parametrize("method", ["td3bc", "bc"])
+@pytest.mark.parametrize("rate", [1.0, 0.25])
+def test_the_actor_that_acts_sees_what_it_was_trained_on(method, rate):
+    """The normalised observation."""
+    agent, update, windows = made(method, rate)
+    update(0)
+    agent.normalizer.mean.add_(3)
+    observation = windows.batch(0).observation[0]
+    actor = agent.actor if agent.averaged is None else agent.averaged
+    acted = agent.policy()(observation, torch.ones(observation.shape[:2], dtype=torch.bool))
+    torch.testing.assert_close(acted, torch.tanh(actor(agent.normalizer(observation))))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_average_leaves_training_as_it_is(method):
     trained = []

@@ -64,6 +64,23 @@ def test_true_ends_and_settings_enter_the_returns_where_the_equations_have_them(
         torch.testing.assert_close(losses["critic"][k], weights[k] * errors.square().sum(0) / 2)
 
 
+def test_the_chance_of_an_end_reaches_the_actor_through_the_returns_alone():
+    """Not through the weights: else it would be paid for ending an episode."""
+    made = models.windows()
+    agent = clap.Agent(CONFIG, models.world(made, terminal=True), [0])
+    start = start_of(states_of(made, agent.world))
+    actor = list(agent.actor.parameters())
+    ours = torch.autograd.grad(agent.loss(start, Noise([0], "agent", 0))["actor"].sum(), actor)
+    feat, log_pi = agent.imagine(start, Noise([0], "agent", 0))
+    alive, value = torch.sigmoid(agent.world.continue_head(feat)[..., 0]), agent.value(feat[1:])
+    reward = agent.world.reward_head(feat[1:])[..., 0]
+    returns = lambda_return(reward, value, CONFIG.discount * alive[1:], CONFIG.lambda_)
+    weight = torch.tensor(alive[:-1].detach().numpy()).cumprod(0)
+    theirs = torch.autograd.grad((weight * (CONFIG.entropy * log_pi - returns)).sum(), actor)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_states_behind_a_true_end_teach_nothing():
     made = models.windows()
     world = models.world(made, terminal=True)
@@ -104,6 +121,16 @@ def test_the_latent_action_stays_within_eps_standard_deviations_of_the_prior():
             p = world.latent_prior(feat)
             distance = ((agent.latent(feat, w) - p.mean) / p.std).abs()
             torch.testing.assert_close(distance, eps * w.abs(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_prior_policy_draws_from_the_learned_prior():
+    made = models.windows()
+    world = models.world(made, prior="learned")
+    feat = torch.randn(1, 5, sum(world.rssm.sizes))
+    prior = world.latent_prior(feat)
+    assert prior.mean.abs().max() > 0.01 and (prior.std - 1).abs().max() > 0.01
+    drawn = prior.mean + prior.std * Noise([0], "prior-policy", 0).normal(1, 5, prior.mean.shape[-1])[0]
+    torch.testing.assert_close(world.policy().act(feat), world.decode_action(feat, drawn))
 
 
 def test_agents_side_by_side_equal_lone_ones():

@@ -64,6 +64,9 @@ def test_episodes_differ_and_fill_the_action_range(tmp_path: Path) -> None:
     assert len({e.observation[0].tobytes() for e in episodes}) == len({e.action.tobytes() for e in episodes}) == 20
     actions = np.concatenate([e.action for e in episodes])
     assert abs(actions.mean()) < 0.1 and abs(actions.std() - 1 / np.sqrt(3)) < 0.05
+    mine, other = (random_policy(1, seed, range(2)) for seed in (0, 1))
+    given = np.zeros((2, 3), np.float32), np.ones(2, bool)
+    assert not np.array_equal(mine(*given), other(*given)), "seeds act on their own"
     assert len({env_seed(seed, order) for seed in range(5) for order in range(3000)}) == 15000
 
 

@@ -162,6 +162,21 @@ def test_policies_are_kept_every_25_episodes(tmp_path: Path) -> None:
     assert {"return", "rollout_seconds", "learn_seconds", "actor", "critic", "observation"} <= rows[0].keys()
 
 
+def test_every_round_has_noise_of_its_own_and_every_seed_a_dreamer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, policy = [], Learner.policy
+    monkeypatch.setattr(Learner, "policy", lambda self, order: asked.append(order) or policy(self, order))
+    collect(tmp_path, ENV, made(episodes=8))
+    assert asked == [2, 4, 6]
+    spec = envs.spec(ENV, 50)
+    learners = [Learner(spec, TINY, None, seed, Run(tmp_path / str(seed)), "cpu", 1) for seed in (0, 1)]
+    for seed, learner in enumerate(learners):
+        fresh = Dreamer(TINY, [seed], spec.observation_size, spec.action_size)
+        assert all(torch.equal(x, fresh.state_dict()[name]) for name, x in learner.agent.state_dict().items())
+    assert not torch.equal(*(next(learner.agent.actor.parameters()) for learner in learners))
+
+
 def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     collect(tmp_path, ENV, made(episodes=4))
     before = contents(tmp_path)
@@ -172,7 +187,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(tmp_path: 
     for checkpoint in run_of(tmp_path).path.glob("checkpoint-*"):
         checkpoint.rename(tmp_path / checkpoint.name)
     run_of(tmp_path).save(Position(0, 6), {"x": torch.zeros(1)}, {})  # of a store that had more
-    with pytest.raises(UserError, match="no checkpoint of the learner after 4 episodes; restore the folder, coll"):
+    with pytest.raises(UserError, match="no checkpoint of the learner after 4 episodes; restore the folder, or coll"):
         collect(tmp_path, ENV, made(episodes=8))
     assert run_of(tmp_path).positions() == [Position(0, 6)]
     shutil.rmtree(run_of(tmp_path).checkpoint(Position(0, 6)))

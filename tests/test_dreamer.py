@@ -106,6 +106,15 @@ def test_values_start_at_zero_and_the_range_of_returns_is_that_of_each_model():
     torch.testing.assert_close(model._moved_scale(2 * returns), torch.tensor([[90.9], [9.09]]))
 
 
+def test_small_returns_are_not_scaled_up():
+    model, found = agent(), []
+    for scale in (0.01, 0.5):
+        model.scale.fill_(scale)
+        found.append(model.loss(starts(), Noise([0], "learn", 0))["actor"])
+        assert model.scale.max() < 1
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("curious", [False, True])
 def test_seeds_side_by_side_are_lone_runs(curious):
     together = trained(made((3, 5)), agent((3, 5), curious))

@@ -121,6 +121,10 @@ def test_policy_carries_its_state_until_reset(run: Run) -> None:
     whole = actions(acting)
     assert whole.shape == (4, 3, 2) and whole.dtype == np.float32 and (np.abs(whole) <= 1).all()
     assert (actions(acting) == whole).all()
+    act = policy.load(run, run.newest).policy()
+    rows = (torch.from_numpy(row)[None] for row in OBSERVATIONS)
+    by_hand = [act(row, torch.full((1, 3), step == 0))[0].detach().numpy() for step, row in enumerate(rows)]
+    np.testing.assert_allclose(whole, np.stack(by_hand), rtol=1e-5, atol=1e-6)
     acting.reset()
     alone = np.stack([acting(row[1]) for row in OBSERVATIONS])
     np.testing.assert_allclose(alone, whole[:, 1], rtol=1e-5, atol=1e-6)

@@ -124,6 +124,22 @@ def test_true_actions_stay_where_they_are_known_and_the_idm_fills_in_the_others(
     assert not np.array_equal(everything.labeled[0][6].action, everything.labeled[1][6].action)
 
 
+def test_the_learner_trains_on_what_the_trained_idm_infers(folder, monkeypatch):
+    one = job(folder("a", label_frac=0.2), "idm-td3bc")
+    data = train.load_data(one)
+    method = train.build(one, data)
+    (before,) = method.idm.relabel(data.unlabeled[0][:1])
+    given, phases = [], method.learner.phases
+    monkeypatch.setattr(method.learner, "phases", lambda data: given.append(data) or phases(data))
+    first, second = method.phases(data)
+    for i in range(first.updates):
+        first.step(i)
+    (after,) = method.idm.relabel(data.unlabeled[0][:1])
+    second.step(0)
+    assert not np.array_equal(before.action, after.action)
+    assert np.array_equal(given[-1].labeled[0][len(data.labeled[0])].action, after.action)
+
+
 def test_where_every_action_is_kept_there_is_nothing_to_infer_or_to_draw(folder, tmp_path):
     dataset = folder("all")
     with pytest.raises(UserError, match="keeps every action .* so --label-seed draws nothing; name --label-frac"):

@@ -42,6 +42,24 @@ def test_a_score_over_more_episodes_of_the_same_checkpoint_stays(run):
     assert "over 9 episodes" in scoring.score(run.path, 9) and scoring.is_scored(run, 9)
 
 
+def test_what_is_scored_is_what_was_asked_for(run, monkeypatch, tmp_path):
+    """The policy by its name, in the run's own environment."""
+    asked = []
+
+    class Told(Simulator):
+        def __init__(self, env, repeat, models, episodes):
+            asked.append((env, repeat))
+            super().__init__(env, repeat, models, episodes)
+
+    monkeypatch.setattr(scoring, "Evaluator", Told)
+    monkeypatch.setattr(scoring.policy, "acting", lambda method, name, where: asked.append(name))
+    made = Run(make_run(tmp_path / "b", "lawm", 0, [100], repeat=5))
+    made.save(Position(0, 1), {"x": torch.zeros(1)}, {})
+    scoring.score(made.path, 3, "prior")
+    assert asked == ["prior", ("walker-walk", 5)]
+    assert (made.path / "evaluation-prior.json").exists() and not (made.path / "evaluation-agent.json").exists()
+
+
 def test_another_checkpoint_is_scored_anew(run):
     scoring.score(run.path, 8)
     run.save(Position(0, 2), {"x": torch.zeros(1)}, {})

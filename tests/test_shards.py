@@ -183,6 +183,10 @@ def test_verify_without_withheld_actions(dataset: Path) -> None:
     assert "without 3 of withheld actions" in shards.verify(dataset)
 
 
+def beyond_bounds(table: pa.Table) -> pa.Table:
+    return with_column(table, "action", [[9.0] * len(v) for v in table.column("action").to_pylist()])
+
+
 def resealed(dataset: Path, name: str) -> None:
     """Give a changed shard its new digest: only a look at the rows can tell."""
     manifest = json.loads((dataset / NAME).read_text())
@@ -205,6 +209,32 @@ def test_verify_looks_at_the_rows(dataset: Path, change: Callable[[pa.Table], pa
     rewritten(dataset / LABELED, change)
     resealed(dataset, LABELED)
     with pytest.raises(UserError, match=message):
+        shards.verify(dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.take([1, 0, *range(2, len(table))]), "its rows are not those of"),
+        (beyond_bounds, "outside"),
+    ],
+)
+def test_verify_looks_at_what_is_withheld(dataset: Path, change: Callable[[pa.Table], pa.Table], message: str) -> None:
+    rewritten(dataset / WITHHELD, change)
+    resealed(dataset, WITHHELD)
+    with pytest.raises(UserError, match=message):
+        shards.verify(dataset)
+    if "not those" in message:
+        with pytest.raises(UserError, match=message):
+            next(shards.read(dataset / UNLABELED, UNLABELED, Manifest.load(dataset), dataset / WITHHELD))
+
+
+def test_verify_finds_an_episode_in_two_splits(dataset: Path) -> None:
+    """Else it would be held out and trained on."""
+    validation = "medium-replay-validation/validation-00000-of-00001.arrow"
+    shards.write(dataset, validation, [*made_episodes()[-4:-1], made_episodes()[0]], labeled=True)
+    resealed(dataset, validation)
+    with pytest.raises(UserError, match="0/000000 is in slice medium-replay twice"):
         shards.verify(dataset)
 
 

@@ -283,6 +283,13 @@ def test_trajectories_too_short_for_a_window_can_be_left_out(tmp_path: Path) -> 
         Pool(episodes, True, 2, 5)
 
 
+def test_short_trajectories_are_left_out_of_a_whole_import_too(tmp_path: Path) -> None:
+    episodes = [random_episode(k, 4 if k in (7, 8, 20) else LENGTH) for k in range(33)]
+    store(tmp_path, episodes, "expert")
+    split(tmp_path, "--set", "split.min_steps=5", "--label-frac", "0.2")
+    assert Manifest.load(tmp_path / "dataset" / "custom-made").slices["expert"].found == 30
+
+
 def test_what_another_source_holds_too_is_taken_once(tmp_path: Path) -> None:
     store(tmp_path, made(40))
     store(tmp_path, made(45, source="again"))

@@ -114,18 +114,22 @@ def test_a_stopped_seed_stays_stopped_when_the_others_are_continued(dataset, tmp
         torch.testing.assert_close(x, final(whole[0])[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_a_stopped_seed_does_not_spoil_the_evaluation_of_the_others(dataset, tmp_path, monkeypatch, broken):
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_stopped_seed_does_not_spoil_the_evaluation_of_the_others(dataset, tmp_path, monkeypatch, broken, lost):
     class Simulator:
         def returns(self, policy):
             action = policy(torch.zeros(2, 3, 5), torch.ones(2, 3, dtype=torch.bool))
-            assert torch.isfinite(action).all() and action[0].any()
-            return [[1.0], [2.0]]
+            assert torch.isfinite(action).all() and action[1 - lost].any()
+            return [[1.0, 3.0], [2.0, 6.0]]
 
     monkeypatch.setattr(train, "_evaluator", lambda job: Simulator())
-    broken(1)
-    healthy, stopped = train.train(job(dataset, seeds=[0, 1]), tmp_path)
-    means = [row["mean"] for row in healthy.metrics() if row["kind"] == "evaluate"]
-    assert set(means) == {1.0} and not [row for row in stopped.metrics() if row["kind"] == "evaluate"]
+    broken(lost)
+    runs = train.train(job(dataset, seeds=[0, 1]), tmp_path)
+    healthy, stopped = runs[1 - lost], runs[lost]
+    rows = [row for row in healthy.metrics() if row["kind"] == "evaluate"]
+    assert rows and {row["mean"] for row in rows} == {[2.0, 4.0][1 - lost]}
+    assert all(row["returns"] == [[1.0, 3.0], [2.0, 6.0]][1 - lost] for row in rows)
+    assert not [row for row in stopped.metrics() if row["kind"] == "evaluate"]
 
 
 def test_the_command_ends_with_1_and_a_line_for_each_stopped_seed(dataset, broken):

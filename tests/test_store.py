@@ -232,11 +232,20 @@ def test_a_source_appears_whole_or_not_at_all(tmp_path: Path, small_chunks: None
     assert raw.envs() == [] and not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_one_env_has_one_shape(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "value"), [("action_size", 2), ("layout", [["other", 2]]), ("repeat", 7)])
+def test_one_env_has_one_shape(tmp_path: Path, key: str, value: object) -> None:
     raw = made(tmp_path, [counting_episode(0)])
-    with pytest.raises(UserError, match="action_size 1, the new episodes have 2"):
-        raw.create(ENV, "other", META | {"action_size": 2}, [])
+    with pytest.raises(UserError, match=f"{key} .*, the new episodes have"):
+        raw.create(ENV, "other", META | {key: value}, [])
     assert raw.sources(ENV) == [SOURCE]
+
+
+def test_of_several_envs_one_is_named(tmp_path: Path) -> None:
+    raw = made(tmp_path, [counting_episode(0)])
+    assert raw.only_env(None) == ENV
+    raw.create("custom:other", SOURCE, META, [dataclasses.replace(counting_episode(0), env="custom:other")])
+    with pytest.raises(UserError, match="several environments; choose one with --env"):
+        raw.only_env(None)
 
 
 def test_statistics_are_those_of_the_episodes(tmp_path: Path) -> None:

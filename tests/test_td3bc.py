@@ -29,6 +29,12 @@ def test_the_actors_gradient_stays_out_of_the_critics():
     assert all(p.grad.abs().sum() > 0 for p in agent.actor.parameters())
 
 
+def test_observations_far_from_the_data_are_not_clipped():
+    mean, std = torch.full((1, 1, 3), 5.0), torch.full((1, 1, 3), 2.0)
+    normalized = td3bc.normalizer(mean, std)(mean + 50 * std)
+    torch.testing.assert_close(normalized, torch.full((1, 1, 3), 100 / 2.001))
+
+
 def test_agents_side_by_side_equal_lone_ones():
     def trained(seeds):
         made = transitions(seeds)

@@ -14,7 +14,7 @@ from test_slicing import row
 from lawm_data import envs, slicing, topup
 from lawm_data.collect import collect
 from lawm_data.errors import UserError
-from lawm_data.learner import load_kept
+from lawm_data.learner import build, load_kept, on_arrays
 from lawm_data.nets.blocks import Noise
 from lawm_data.slicing import Rule, Rules
 from lawm_data.store import Row, Store
@@ -100,6 +100,17 @@ def test_a_kept_policy_acts_as_in_training_by_samples(history: Path) -> None:
     observation, first = np.zeros((1, spec.observation_size), np.float32), np.ones(1, bool)
     one, again, other = (load_kept(path, spec, TINY, Noise([0], "top-up", k))(observation, first) for k in (0, 0, 1))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_a_kept_policy_is_the_one_that_was_kept(history: Path) -> None:
+    path = next(run_of(history).path.glob("policy-*"))
+    spec = envs.spec(ENV, 50)
+    agent = build(spec, TINY, 1)  # other weights, all of which that act are replaced
+    kept = {name.removeprefix("agent."): x for name, x in safetensors.torch.load_file(path).items()}
+    agent.load_state_dict(kept, strict=False)
+    observation, first = np.ones((1, spec.observation_size), np.float32), np.ones(1, bool)
+    expected = on_arrays(agent.policy(Noise([0], "top-up", 0)), "cpu")(observation, first)
+    assert np.array_equal(load_kept(path, spec, TINY, Noise([0], "top-up", 0))(observation, first), expected)
 
 
 def test_a_collector_without_such_a_policy_stops_no_other(

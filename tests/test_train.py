@@ -87,7 +87,18 @@ def test_seeds_cut_between_two_checkpoints_continue_from_the_one_they_share(data
         assert all(torch.equal(x, final(b)[name]) for name, x in final(a).items())
 
 
-@pytest.mark.parametrize("method", ["lawm", "bc"])
+def test_a_log_holds_each_seed_s_own_means(dataset, tmp_path):
+    def rows(every, name):
+        runs = train.train(job(dataset, "bc", [0, 1], [f"train.log_every={every}"]), tmp_path / name)
+        return [[row["action"] for row in run.metrics() if row["kind"] == "train"] for run in runs]
+
+    each, pairs = rows(1, "each"), rows(2, "pairs")
+    assert len(each[0]) == 10 and each[0] != each[1]
+    for ours, means in zip(each, pairs, strict=True):
+        assert [sum(ours[k : k + 2]) / 2 for k in range(0, 10, 2)] == pytest.approx(means, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lawm", "bc", "td3bc"])
 def test_a_seed_beside_another_trains_as_it_does_alone(dataset, tmp_path, method):
     both = train.train(job(dataset, method, [0, 1]), tmp_path / "both")
     alone = train.train(job(dataset, method, [1]), tmp_path / "alone")

@@ -71,6 +71,19 @@ def test_terminal_is_true_only_where_a_window_ends_in_a_true_end():
     assert torch.equal(batch.terminal[0], last == 10) and batch.terminal.any()
 
 
+def test_an_end_stays_with_the_window_of_its_model_and_pool():
+    """Of two models the first has an end among its labeled episodes, the second among its unlabeled."""
+    ended = {(0, 0), (1, 1)}
+    pools = [
+        [Pool([replace(counting_episode(0, 10), terminal=(n, kind) in ended)], kind == 0, 1, 4) for kind in (0, 1)]
+        for n in (0, 1)
+    ]
+    batch = Windows(pools, [0, 1], 4, [20, 30]).batch(0)
+    here = torch.tensor([[(n, int(b >= 20)) in ended for b in range(50)] for n in (0, 1)])
+    assert torch.equal(batch.terminal, here & (batch.observation[-1, :, :, 0] == 10))
+    assert batch.terminal[0, :20].any() and batch.terminal[1, 20:].any()
+
+
 def test_hidden_actions_never_enter_the_pool():
     episode = random_episode(0)
     poisoned = Pool([episode], False, 2)
