@@ -44,8 +44,7 @@ def ladder(path: Path, dataset: Dataset) -> list[Rung]:
         raise UserError(
             f"{path}: was trained on another dataset (digest {saved['dataset']['digest'][:12]}); name that one"
         )
-    position = run.newest
-    method = policy.load(run, position)
+    position, method = policy.load_newest(run)
     world, agent, inverse_dynamics = (method.modules.get(name) for name in ("world", "agent", "idm"))
     if not isinstance(world, WorldModel) or not isinstance(agent, Agent):
         raise UserError(f"{path}: method {saved['method']} has no world model to diagnose")

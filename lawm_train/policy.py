@@ -52,7 +52,7 @@ class Policy:
         """
         if (Path(where) / "config.json").is_file():
             run = trained(Path(where))
-            return cls(run.config, acting(load(run, run.newest), policy, str(where)))
+            return cls(run.config, acting(load_newest(run)[1], policy, str(where)))
         exported = pretrained.find(str(where))
         return cls(exported.description, acting(_build(exported), policy, str(where)))
 
@@ -106,10 +106,21 @@ def load(run: Run, position: Position) -> Method:
     return method
 
 
+def load_newest(run: Run) -> tuple[Position, Method]:
+    """The last checkpoint and the method at it, also while a training goes on that saves others and drops this one."""
+    while True:
+        position = run.newest
+        try:
+            return position, load(run, position)
+        except UserError:
+            if run.newest == position:
+                raise
+
+
 def export(run: Run, folder: Path) -> pretrained.Exported:
     """Write the run's last checkpoint, all but the optimisers' moments, as `folder`/policy.json and its tensors."""
-    position = run.newest
-    return pretrained.write(folder, run.config, position, _states(load(run, position)))
+    position, method = load_newest(run)
+    return pretrained.write(folder, run.config, position, _states(method))
 
 
 def _build(exported: pretrained.Exported) -> Method:

@@ -29,8 +29,8 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     if kept and len(kept.returns) > episodes:
         return f"{_told(path, kept.returns)}; this score is kept, as {episodes} episodes are fewer"
     check_sizes(str(path), saved["env"], saved["repeat"], saved["sizes"]["observation"], saved["sizes"]["action"])
-    position = run.newest  # as it is now: a training may go on meanwhile
-    acting = policy.acting(policy.load(run, position), policy_name, str(path))
+    position, method = policy.load_newest(run)
+    acting = policy.acting(method, policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
     found = Score(**position._asdict(), mean=fmean(own), std=pstdev(own), returns=own)
     try:

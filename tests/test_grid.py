@@ -165,6 +165,15 @@ def test_two_datasets_of_one_task_do_not_share_run_folders(small):
     assert "another cell has the runs custom-made-medium-replay-bc-s*" in states(answer)["BC on again"]
 
 
+def test_runs_of_another_dataset_are_no_done_runs(small):
+    section = "{methods: [bc], oracle: [], runs: 1}"
+    small(section)
+    shutil.rmtree("data")
+    make_dataset(Path("data"), made_episodes(15, length=41))
+    answer = small(section)
+    assert answer.exit_code == 1 and "begun with other settings (dataset.digest was" in states(answer)["BC on data"]
+
+
 def test_other_settings_are_no_done_run(small):
     section = "{methods: [bc], oracle: [], runs: 1}"
     small(section)

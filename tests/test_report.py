@@ -399,6 +399,8 @@ def test_the_score_of_the_last_checkpoint_stands_for_its_evaluation(runs):
     assert agent.last.returns == (111.1,) * 100 and [e.mean for e in prior.evaluations] == [22]
     files.write_json(runs[0] / "evaluation-agent.json", score | {"phase": 0})
     assert records(runs[:1])[0].last.mean == 200, "an earlier checkpoint's"
+    files.write_json(runs[0] / "evaluation-prior.json", score | {"update": 2, "returns": [22.0]})
+    assert [e.mean for e in records(runs[:1])[1].evaluations] == [50], "that of the model's phase stands"
 
 
 def test_what_a_resume_did_again_counts_once(runs):

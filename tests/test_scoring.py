@@ -10,7 +10,7 @@ from test_report import make_run, row
 import lawm_train.cli
 from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_data.runs import Position, Run
+from lawm_data.runs import TENSORS, Position, Run
 from lawm_train import cells, results, scoring, tables
 
 
@@ -81,6 +81,23 @@ def test_a_score_is_of_the_checkpoint_that_was_loaded(run, monkeypatch):
     scoring.score(run.path, 5)
     assert loaded == [Position(0, 1)] and files.read_json(run.path / "evaluation-agent.json")["update"] == 1
     assert not scoring.is_scored(run, 5)
+
+
+def test_a_checkpoint_that_a_training_drops_meanwhile_gives_way_to_the_last(run, monkeypatch):
+    whole = run.load
+
+    def slowly(run, position):
+        if position == Position(0, 1):
+            for update in (2, 3, 4):
+                run.save(Position(0, update), {"x": torch.zeros(1)}, {})
+        return whole(position)
+
+    monkeypatch.setattr(scoring.policy, "load", slowly)
+    scoring.score(run.path, 5)
+    assert files.read_json(run.path / "evaluation-agent.json")["update"] == 4
+    (run.checkpoint(Position(0, 4)) / TENSORS).write_bytes(b"torn")
+    with pytest.raises(UserError, match="checkpoint-0-00000004.*not a readable checkpoint"):
+        scoring.score(run.path, 5)
 
 
 def test_a_score_that_cannot_be_kept_is_told_all_the_same(run):

@@ -192,6 +192,16 @@ def test_no_flipped_byte_passes_unseen(tmp_path: Path) -> None:
             assert_same(one, other)
 
 
+def test_files_that_changed_names_are_told(tmp_path: Path, small_chunks: None) -> None:
+    raw = made(tmp_path, [counting_episode(k) for k in range(12)])
+    one, other, *_ = sorted({row.path for row in raw.rows(ENV)})
+    aside = one.rename(tmp_path / "aside")
+    other.rename(one)
+    aside.rename(other)
+    with pytest.raises(UserError, match="its index does not match its checksum or name"):
+        raw.rows(ENV)
+
+
 @pytest.mark.parametrize("missing", [0, 1, -1])
 def test_a_missing_chunk_is_an_error(tmp_path: Path, small_chunks: None, missing: int) -> None:
     raw = made(tmp_path, [counting_episode(k) for k in range(12)])

@@ -88,6 +88,24 @@ def test_an_interruption_leaves_no_trace(history: Path, tmp_path: Path, monkeypa
     assert contents(cut) == contents(whole)
 
 
+def test_kept_policies_take_turns_round_by_round_also_when_cut(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = sorted(path.name for path in run_of(history).path.glob("policy-*"))
+    asked: list[str] = []
+    load = topup.load_kept
+
+    def noted(path: Path, *rest: object) -> object:
+        asked.append(path.name)
+        return load(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(topup, "load_kept", noted)
+    root = copied(history, tmp_path)
+    for quota in (51, 57):  # the second goes on behind the first round's two
+        topup.top_up(root, ENV, "medium", split(quota))
+    assert asked == [kept[0], kept[1], kept[0], kept[1]]
+
+
 def test_a_policy_is_judged_by_the_returns_since_the_one_before_it() -> None:
     rows = [row(order, 100.0 * (order >= 25)) for order in range(50)]
     kept = {25: Path("policy-000025"), 50: Path("policy-000050")}

@@ -1,6 +1,7 @@
 """The offline loop: a cut run continues the same numbers, seeds do not touch, what cannot work is told first."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,13 @@ def job(dataset, method="lawm", seeds=(0,), settings=(), labels=None):
     return train.Job(dataset, "medium-replay", method, list(seeds), configs, "cpu", labels or Labels())
 
 
+class Simulator:
+    """One episode of one run."""
+
+    def returns(self, policy):
+        return [[1.0]]
+
+
 def final(run):
     assert len(run.positions()) > 0
     return run.load(run.newest)[0]
@@ -41,27 +49,68 @@ def logged(run):
 CUTS = {"lawm": [3, 9], "clap": [12], "td3bc": [3, 9], "bc": [9], "idm-td3bc": [3, 12], "idm-clap": [21]}
 
 
-@pytest.mark.parametrize(("method", "cut_at"), [(method, cut) for method, cuts in CUTS.items() for cut in cuts])
-def test_a_cut_run_continues_the_very_same_numbers(dataset, tmp_path, monkeypatch, method, cut_at):
-    assert CUTS.keys() == methods.METHODS.keys()
-    whole = train.train(job(dataset, method, [0, 1]), tmp_path / "whole")
+def cut_after(monkeypatch, number, runs_root, *words):
+    """A training that is interrupted before its update `number` is logged."""
     after, seen = train._Loop._after, []
 
     def cut(self, update, bar):
         seen.append(update)
-        if len(seen) == cut_at:
+        if len(seen) == number:
             raise KeyboardInterrupt
         after(self, update, bar)
 
-    monkeypatch.setattr(train._Loop, "_after", cut)
-    with pytest.raises(KeyboardInterrupt):
-        train.train(job(dataset, method, [0, 1]), tmp_path / "cut")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train._Loop, "_after", cut)
+        train.train(job(*words), runs_root)
+
+
+@pytest.mark.parametrize(("method", "cut_at"), [(method, cut) for method, cuts in CUTS.items() for cut in cuts])
+def test_a_cut_run_continues_the_very_same_numbers(dataset, tmp_path, monkeypatch, method, cut_at):
+    assert CUTS.keys() == methods.METHODS.keys()
+    whole = train.train(job(dataset, method, [0, 1]), tmp_path / "whole")
+    cut_after(monkeypatch, cut_at, tmp_path / "cut", dataset, method, [0, 1])
     again = train.train(job(dataset, method, [0, 1]), tmp_path / "cut")
     for a, b in zip(whole, again, strict=True):
         assert a.positions()[-1] == b.positions()[-1] and logged(a) == logged(b)
         tensors, others = final(a), final(b)
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def test_wall_time_leaves_out_interruptions_and_what_they_undid(dataset, tmp_path, monkeypatch):
+    now, after = [0.0], train._Loop._after
+
+    def ticking(self, update, bar):
+        now[0] += 1
+        after(self, update, bar)
+
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(train._Loop, "_after", ticking)
+    cut_after(monkeypatch, 8, tmp_path, dataset, "bc")
+    assert now == [7], "three updates beyond the checkpoint"
+    now[0] = 1000.0
+    (run,) = train.train(job(dataset, "bc"), tmp_path)
+    assert run.finished["seconds"] == 10
+
+
+@pytest.mark.parametrize(("number", "minutes"), [(3, 10 + 2 * 6), (9, 2 + 2 * 6), (15, 2 * 2)])
+def test_a_cut_training_announces_the_time_that_is_left(dataset, tmp_path, monkeypatch, capsys, number, minutes):
+    """10 updates of the model take a minute each, 6 of the agent two; checkpoints come every fourth."""
+    cost = {"model": 60.0, "agent": 120.0}
+    monkeypatch.setattr(train, "seconds_per_update", lambda phase, *_, **__: cost[phase.name])
+    cut_after(monkeypatch, number, tmp_path, dataset)
+    capsys.readouterr()
+    train.train(job(dataset), tmp_path)
+    assert f"about {minutes:.1f} min" in capsys.readouterr().out
+
+
+def test_a_world_model_alone_is_evaluated_at_its_end(dataset, tmp_path, monkeypatch):
+    """Its policy is the control, a step on the way tells nothing of the agent."""
+
+    monkeypatch.setattr(train, "_evaluator", lambda job: Simulator())
+    (run,) = train.train(job(dataset, settings=["evaluate.every=4"]), tmp_path)
+    found = [(row["phase"], row["update"]) for row in run.metrics() if row["kind"] == "evaluate"]
+    assert found == [("model", 10), ("agent", 3), ("agent", 5), ("agent", 6)]
 
 
 def test_a_checkpoint_before_the_first_choice_of_an_idm_is_no_failure(dataset, tmp_path):
@@ -163,10 +212,6 @@ def test_observations_are_normalised_unless_they_are_to_stay_raw(dataset, tmp_pa
 )
 def test_phases_of_unequal_length_are_evaluated_as_often(dataset, tmp_path, monkeypatch, every, updates, after):
     """At the same shares of it as the 10 updates of a world model, rounded up, and at its end."""
-
-    class Simulator:
-        def returns(self, policy):
-            return [[1.0]]
 
     monkeypatch.setattr(train, "_evaluator", lambda job: Simulator())
     settings = [f"evaluate.every={every}", f"agent.td3bc.updates={updates}"]
