@@ -261,6 +261,13 @@ def length_of(name: str, train: TrainConfig) -> str:
     return f"agent.{learner}.updates"
 
 
+def parts_of(name: str) -> list[str]:
+    """The parts of a recipe that a method reads, such as `agent.clap`. UserError for an unknown method."""
+    learner, kind = name.removeprefix(INFERRED), kind_of(name)
+    own = ["model", "agent.clap"] if kind.model_based else [f"agent.{learner}"]
+    return [*own, *(["agent.idm"] if learner != name else []), "train", "evaluate"]
+
+
 def check(name: str, labels: Labels) -> None:
     """UserError for an unknown method, or labels that leave it nothing to do or contradict each other."""
     kind_of(name)

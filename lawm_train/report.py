@@ -13,7 +13,7 @@ import click
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import cells, evidence, ladders, plots, results, tables
+from lawm_train import alike, cells, evidence, ladders, plots, results, tables
 from lawm_train.cells import SHORT
 from lawm_train.ladders import Ladders
 from lawm_train.record import Record
@@ -45,10 +45,10 @@ def write(
     if keep:
         _keep(told, keep)
     files.write_text(out / "report.md", text)
-    files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(records)))
+    files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(told.pooled)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
-    files.write_bytes(out / "curves.png", plots.curves(records, reference))
-    pictures = {"fractions.png": plots.fractions(records), "ladder.png": ladders.draw(walked) if walked else None}
+    files.write_bytes(out / "curves.png", plots.curves(told.pooled, reference))
+    pictures = {"fractions.png": plots.fractions(told.pooled), "ladder.png": ladders.draw(walked) if walked else None}
     for name, picture in pictures.items():
         if picture:
             files.write_bytes(out / name, picture)
@@ -64,6 +64,11 @@ class Told(NamedTuple):
     walked: Ladders
     settings: Mapping[str, dict[str, Any]]
     ours: str = tables.OURS
+
+    @property
+    def pooled(self) -> list[Record]:
+        """The records as cells count them: what came to the same settings together."""
+        return alike.pooled(self.records, self.settings)
 
 
 def _evidence_in(path: Path) -> list[Path]:
@@ -139,14 +144,14 @@ def update(path: Path) -> None:
 _TABLES: dict[str, tuple[str, Callable[[Told], str]]] = {
     "table1": (
         "Table 1: return / 10 of the last checkpoint, mean ± std over runs (the paper's figure)",
-        lambda told: tables.table_1(cells.of(told.records)),
+        lambda told: tables.table_1(cells.of(told.pooled)),
     ),
-    "cells": ("Cells", lambda told: tables.cell_table(cells.of(told.records))),
+    "cells": ("Cells", lambda told: tables.cell_table(cells.of(told.pooled))),
     "paired": (
         "Paired differences of raw returns",
-        lambda told: tables.paired_table(cells.of(told.records), _known(told.ours, told.records)),
+        lambda told: tables.paired_table(cells.of(told.pooled), _known(told.ours, told.records)),
     ),
-    "evaluations": ("Returns while training", lambda told: tables.evaluation_table(told.records)),
+    "evaluations": ("Returns while training", lambda told: tables.evaluation_table(told.pooled)),
     "kept": ("What runs keep of their best evaluation", lambda told: tables.kept_table(told.records)),
     "runs": ("Runs", lambda told: tables.run_table(told.records)),
     "ladder": ("Ladder of diagnostics", lambda told: ladders.as_table(told.walked)),

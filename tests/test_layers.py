@@ -40,7 +40,7 @@ methods rungs
 ladders
 acting pretrained job
 policy bench
-diagnostics train scoring
+diagnostics train scoring alike
 report
 grid share
 cli
