@@ -21,15 +21,27 @@ def pooled(records: Sequence[Record], settings: Mapping[str, dict[str, Any]]) ->
     """The records, with one digest where their settings come to the same: the one that most of them have.
 
     They do where all parts that the method reads are equal, with the default for what a version did not know yet: it is
-    what was done before. Settings that are known by their digest alone, or that today's code cannot read, stay apart.
+    what was done before. Settings that are known by their digest alone, or that today's code cannot read, stay apart;
+    so do those of a method on a slice that were trained with the same seeds, as what was tried.
     """
-    read = [_read(record.method.split()[0], settings.get(record.settings)) for record in records]
+    read = [_read(record.method.split()[0], settings.get(record.settings)) or record.settings for record in records]
     digests: dict[str, Counter[str]] = {}
     for text, record in zip(read, records, strict=True):
-        digests.setdefault(text or record.settings, Counter())[record.settings] += 1
-    chosen = {text: count.most_common(1)[0][0] for text, count in digests.items()}
-    pairs = zip(read, records, strict=True)
-    return [replace(record, settings=chosen[text or record.settings]) for text, record in pairs]
+        digests.setdefault(text, Counter())[record.settings] += 1
+    trained = Counter((*_series(text, record), *_seeds(record)) for text, record in zip(read, records, strict=True))
+    apart = {key[:-3] for key, count in trained.items() if count > 1}
+    return [
+        record if _series(text, record) in apart else replace(record, settings=digests[text].most_common(1)[0][0])
+        for text, record in zip(read, records, strict=True)
+    ]
+
+
+def _series(text: str, record: Record) -> tuple[str, ...]:
+    return text, record.method, record.env, record.slice, record.dataset
+
+
+def _seeds(record: Record) -> tuple[float | None, int | None, int]:
+    return record.label_frac, record.label_seed, record.seed
 
 
 def _read(method: str, settings: dict[str, Any] | None) -> str | None:

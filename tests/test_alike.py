@@ -45,6 +45,12 @@ def test_what_a_method_reads_keeps_runs_apart(tmp_path):
     }
 
 
+def test_what_was_trained_twice_with_the_same_seeds_stays_apart(tmp_path):
+    """A method that another's settings were tried beside is no error, and does not count twice."""
+    paths = [*runs(tmp_path / "first", "lawm", OLD, OLD), *runs(tmp_path / "tried", "lawm", NEW)]
+    assert sorted(columns(paths).values()) == [1, 2]
+
+
 def test_settings_that_are_not_known_stay_apart(tmp_path):
     foreign = {**OLD, "model": {"prior": None, "of_another_version": 1}}
     assert sorted(columns(runs(tmp_path, "lawm", OLD, foreign)).values()) == [1, 1]
