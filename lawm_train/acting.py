@@ -64,7 +64,8 @@ def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> R
         values += agent.value(states.feat[None])[0, 0].tolist()
         replayed += [replay(episode, t, actions[:, place].numpy()) for place, t in enumerate(starts)]
         earned += [_discounted(episode.reward[t:], agent.config.discount) for t in starts]
-    reward_floor, return_floor = HORIZON * FLOOR, FLOOR / (1 - agent.config.discount)
+    longest = max(episode.length for episode in episodes)  # the discount may be 1
+    reward_floor, return_floor = HORIZON * FLOOR, FLOOR / max(1 - agent.config.discount, 1 / longest)
     figures = {"imagined reward": fmean(imagined), "replayed reward": fmean(replayed)}
     figures |= {"value": fmean(values), "Monte-Carlo return": fmean(earned)}
     figures |= {

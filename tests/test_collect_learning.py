@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,20 @@ def test_each_update_of_a_history_has_a_batch_and_noise_of_its_own(
     monkeypatch.setattr(Dreamer, "update", lambda self, of, noise: noises.append(noise.step) or update(self, of, noise))
     collect(tmp_path, ENV, made(episodes=8))
     assert drawn == noises == list(range(8 * TINY.updates))
+
+
+def test_each_update_draws_from_the_whole_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, updates = [], Learner._updates
+
+    def noted(self: Learner, *rest: Any) -> dict[str, float]:
+        assert self.replay is not None
+        held.append(len(self.replay))
+        return updates(self, *rest)
+
+    monkeypatch.setattr(Learner, "_updates", noted)
+    for episodes in (4, 8):  # the second continues the first
+        collect(tmp_path, ENV, made(episodes=episodes))
+    assert held == [2, 4, 6, 8]
 
 
 def test_interruptions_at_any_point_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,18 @@ def test_1_a_model_that_learned_passes(trained):
     world, _, batch = trained
     rung = rungs.labeled_path(world, batch)
     assert rung.passed, rung
+    assert list(rung.bounds.values()) == [(2, None), (0.2, None), (None, 0.3)]
+
+
+def test_1_the_error_is_in_units_of_each_dimension_s_own_variance(trained):
+    """Actions whose dimensions have unlike means do not look better for it."""
+    world, _, batch = trained
+    apart = replace(batch, action=batch.action + torch.tensor([50.0, 0.0]))
+    seen = world.observe(apart, Noise([0], "diagnostics", 0))
+    wrong = (world.decode_action(seen.states.feat[:-1], seen.latent.mean) - apart.action).square().mean()
+    spread = np.var(apart.action.numpy(), axis=(0, 1, 2), ddof=1).mean()
+    ratio = rungs.labeled_path(world, apart).figures["held-out action error / variance"]
+    assert ratio == pytest.approx(float(wrong) / spread, rel=1e-4)
 
 
 def test_1_a_decoder_that_ignores_u_fails(trained):
@@ -155,6 +167,7 @@ def test_3_a_model_that_learned_passes_and_needs_its_actions(trained):
     world, _, batch = trained
     rung = rungs.open_loop(world, batch, infers=True)
     assert rung.passed, rung
+    assert list(rung.bounds.values()) == [(None, 1), (None, 1.5)]
     assert rung.figures["true h=1"] < rung.figures["true h=6"] < 1
     seen = world.observe(batch, rungs.SilentNoise())
     shuffled = rungs._open_loop_errors(world, seen._replace(action=batch.action.flip(2)))
@@ -195,6 +208,10 @@ def test_4_posteriors_that_fill_the_prior_pass(trained):
     world, _, batch = trained
     rung = rungs.latent_moments(world, batch, infers=True)
     assert rung.passed and len(rung.figures) == 6, rung
+    feat = world.observe(batch, rungs.SilentNoise()).states.feat[:-1]
+    inferred = world.infer_unlabeled(feat, world.embed(batch.observation)[1:])  # from the next observation
+    mean = inferred.mean.mean((0, 1, 2))  # in units of N(0, I)
+    assert rung.figures["q(u|s,o') to prior offset"] == pytest.approx(float(mean.square().mean().sqrt()), rel=1e-4)
     assert len(rungs.latent_moments(world, batch, infers=False).figures) == 2
 
 
@@ -242,6 +259,17 @@ def test_6_what_a_faithful_model_imagines_is_earned(trained):
     rung = exploitation(agent)
     assert rung.passed and 0.8 < rung.figures["imagined / replayed"] < 1.25, rung
     assert rung.figures["Monte-Carlo return"] > 10 * rung.figures["replayed reward"] / acting.HORIZON
+
+
+def test_6_takes_an_agent_that_discounts_nothing(trained, monkeypatch):
+    agent = trained[1]
+    monkeypatch.setattr(agent, "config", replace(agent.config, discount=1.0))
+    rung = exploitation(agent)
+    episodes = episodes_of(agent.policy())
+    earned = [
+        e.reward[t:].sum() for e in episodes for t in range(0, (e.length - acting.HORIZON) // 2 + 1, acting.STRIDE)
+    ]
+    assert rung.figures["Monte-Carlo return"] == pytest.approx(np.mean(earned), rel=1e-5)
 
 
 def test_6_a_model_that_promises_rewards_fails(trained):

@@ -58,6 +58,14 @@ def test_the_chosen_weights_are_those_of_the_lowest_held_out_error():
         assert np.square(rows).sum(1).mean() == pytest.approx(float(model.error[k]), rel=1e-4), "relabels with them"
 
 
+def test_the_last_update_chooses_too():
+    """So a training that is shorter than `choose_every` does not infer by its initial weights."""
+    model, errors = trained(config=replace(CONFIG, choose_every=CONFIG.updates + 1))
+    assert len(errors) == 1
+    for kept, now in zip(model.chosen.parameters(), model.network.parameters(), strict=True):
+        assert torch.equal(kept, now)
+
+
 def test_models_side_by_side_equal_lone_ones():
     both, errors = trained((3, 4))
     for k, seed in enumerate((3, 4)):

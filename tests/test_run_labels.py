@@ -170,7 +170,8 @@ def test_a_seed_has_the_heads_that_it_has_alone_whichever_draw_holds_the_true_en
     side = train.load_data(job(dataset, "clap", range(12), labels=labels))
     assert [data.sizes for data in lone] == [side.sizes] * 12 and side.sizes.terminal
     own = train.load_data(job(dataset, "clap"))
-    assert own.sizes.terminal == any(episode.terminal for episode in own.labeled[0])
+    assert not own.sizes.terminal and not any(episode.terminal for episode in own.labeled[0])
+    assert train.load_data(job(dataset, "clap", labels=Labels(oracle=True))).sizes.terminal, "it reads the others too"
 
 
 def test_where_every_action_is_kept_seeds_share_one_copy_of_the_episodes(folder):

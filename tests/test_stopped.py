@@ -18,7 +18,7 @@ BROKEN_AT = 6  # the sixth update of the world model; checkpoints are due at 4, 
 def broken(monkeypatch):
     """A function that lets model k's weights become NaN in update BROKEN_AT of the first phase."""
 
-    def break_(k):
+    def break_(k, part="decoder"):
         phases = methods.ModelBased.phases
 
         def with_damage(self, data):
@@ -26,7 +26,7 @@ def broken(monkeypatch):
 
             def step(i):
                 if i == BROKEN_AT - 1:
-                    next(self.world.decoder.parameters()).data[k] = torch.nan
+                    next(getattr(self.world, part).parameters()).data[k] = torch.nan
                 return first.step(i)
 
             return [replace(first, step=step), *rest]
@@ -123,7 +123,7 @@ def test_a_stopped_seed_does_not_spoil_the_evaluation_of_the_others(dataset, tmp
             return [[1.0, 3.0], [2.0, 6.0]]
 
     monkeypatch.setattr(train, "_evaluator", lambda job: Simulator())
-    broken(lost)
+    broken(lost, "encoder")  # by which it acts
     runs = train.train(job(dataset, seeds=[0, 1]), tmp_path)
     healthy, stopped = runs[1 - lost], runs[lost]
     rows = [row for row in healthy.metrics() if row["kind"] == "evaluate"]
