@@ -53,10 +53,6 @@ def _read(method: str, settings: dict[str, Any] | None) -> str | None:
         parts = methods.parts_of(method)
     except UserError:  # of another version
         return None
-    if "pool_gb" not in settings["train"]:  # all data fitted, whatever the pool
+    if "pool_gb" not in settings.get("train", {}):  # all data fitted, whatever the pool
         del filled["train"]["pool_gb"]
-    return json.dumps([_part(filled, name.split(".")) for name in parts])
-
-
-def _part(settings: dict[str, Any], path: Sequence[str]) -> Any:
-    return reduce(getitem, path, settings)
+    return json.dumps([reduce(getitem, name.split("."), filled) for name in parts])

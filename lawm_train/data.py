@@ -55,10 +55,11 @@ class Labels:
         return " with labels drawn anew" if self.drawn(manifest, seeds) else ""
 
     def draw(self, manifest: Manifest, seed: int) -> tuple[float | None, int]:
-        """Fraction and label seed of the model with training seed `seed`."""
+        """Fraction and label seed of the model with training seed `seed`; the dataset's where nothing is drawn."""
         fraction = manifest.label_fraction if self.fraction is None else self.fraction
-        label_seed = manifest.label_seed if self.seed is None else seed if self.seed == "own" else self.seed
-        return fraction, label_seed
+        if fraction is None or self.seed is None:
+            return fraction, manifest.label_seed
+        return fraction, seed if self.seed == "own" else self.seed
 
     def draws(self, manifest: Manifest, seeds: Sequence[int]) -> list[Draw | None]:
         """What decides whose actions each model reads; None where all that were recorded are kept."""

@@ -30,7 +30,7 @@ def write(records: Sequence[Record], folder: Path) -> None:
     for record in records:
         own = by_run.setdefault(record.run, [])
         own.append(record)
-        if (record.dataset, record.settings) != (own[0].dataset, own[0].settings):
+        if record.training != own[0].training:
             raise UserError(f"{record.run}: two runs have this name; keep their evidence in two folders")
     texts = {folder / f"{run}.csv": as_csv(own) for run, own in by_run.items()}
     for run, own in by_run.items():
@@ -48,13 +48,15 @@ def _check_kept(path: Path, records: Sequence[Record]) -> None:
     """
     run, now = records[0], {evaluation for record in records for evaluation in record.evaluations}
     kept = from_csv(path) if path.exists() else []
-    more = len(now) > sum(len(old.evaluations) for old in kept)
+    more = len(now) - sum(len(old.evaluations) for old in kept)
     for old in kept:
-        same = (old.dataset, old.settings) == (run.dataset, run.settings)
-        whose = (old.dataset, old.label_seed, old.seed) == (run.dataset, run.label_seed, run.seed)
         held = now.issuperset(old.evaluations[:-1]) and {one[:2] for one in old.evaluations} <= {one[:2] for one in now}
-        if not same and not (more and whose and held):
-            what = f"another run of this name (dataset {old.dataset}, settings {old.settings})"
+        longer = more > 0 and held and old.training[:-1] == run.training[:-1]  # all but the settings
+        if old.training == run.training and more < 0:
+            raise UserError(f"{path}: holds more evaluations of this run; keep this one's evidence in another folder")
+        if old.training != run.training and not longer:
+            what = f"another run of this name (dataset {old.dataset}, settings {old.settings}, {old.method}"
+            what += f", label seed {old.label_seed})"
             raise UserError(f"{path}: holds {what}; keep this one's evidence in another folder")
 
 
@@ -82,7 +84,9 @@ def from_csv(path: Path) -> list[Record]:
             raise ValueError("no row")
         records: dict[tuple[str, ...], Record] = {}
         for row in rows:
-            key = (row["run"], row["method"], row["dataset"], row["settings"])
+            key = tuple(
+                row[name] for name in ("run", "method", "dataset", "settings", "label_frac", "label_seed", "seed")
+            )
             record = records.setdefault(key, _parsed(row))
             if record.state == STOPPED and [row[name] for name in EVALUATED] == [""] * len(EVALUATED):
                 continue

@@ -45,10 +45,10 @@ class Evaluation(NamedTuple):
 class Record:
     """The evaluations of one policy of one run; its prior-policy control is a record, and a method, of its own.
 
-    method: as in the recipes, with ` oracle`, ` <kind>-prior` or ` prior-policy` behind; label_seed: None for an
-    oracle; dataset, settings: digests; state: finished, stopped or unfinished; seconds and memory_mb: of the process,
-    which trained `beside` seeds, None until it is finished. Without evaluations only where a seed was stopped before
-    its first.
+    method: as in the recipes, with ` oracle`, ` <kind>-prior` or ` prior-policy` behind; label_seed: None where
+    none are drawn; dataset, settings: digests; state: finished, stopped or unfinished; seconds and memory_mb: of the
+    process, which trained `beside` seeds, None until it is finished. Without evaluations only where a seed was stopped
+    before its first.
     """
 
     run: str
@@ -72,6 +72,12 @@ class Record:
     def series(self) -> str:
         """The part of its name that runs share which differ by their seed alone."""
         return self.run.removesuffix(f"-s{self.seed}")
+
+    @property
+    def training(self) -> tuple[object, ...]:
+        """What tells the training that it is of from others: method, data, labels and seed; last the settings."""
+        data = self.env, self.slice, self.dataset
+        return (self.method.removesuffix(PRIOR), *data, self.label_frac, self.label_seed, self.seed, self.settings)
 
     @property
     def has_default_name(self) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -19,7 +21,11 @@ from lawm_train.ladders import Ladders
 from lawm_train.record import Record
 from lawm_train.rungs import Rung
 
-_BLOCK = re.compile(r"(<!-- table: (\w+)(?::(\S[^\n]*?))? of (\S[^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BEGIN = re.compile(r"^<!-- table:.*$", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^(<!-- table: (\w+)(?::(\S[^\n]*?))? of (\S[^\n]*?) -->\n)(?:(?!^<!-- table:).)*?(<!-- end -->)",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def write(
@@ -57,7 +63,8 @@ def write(
     return text
 
 
-class Told(NamedTuple):
+@dataclass(frozen=True)
+class Told:
     """What tables are made of. settings: by digest, those that are known; ours: whose differences are told."""
 
     records: Sequence[Record]
@@ -65,7 +72,7 @@ class Told(NamedTuple):
     settings: Mapping[str, dict[str, Any]]
     ours: str = tables.OURS
 
-    @property
+    @cached_property
     def pooled(self) -> list[Record]:
         """The records as cells count them: what came to the same settings together."""
         return alike.pooled(self.records, self.settings)
@@ -101,8 +108,14 @@ def regenerated(text: str, folder: Path) -> str:
     A table stands between `<!-- table: table1 of results/own -->` and `<!-- end -->`; it may be any of those of
     `as_markdown`, and is made of all the evidence in that folder, or of files (`results/own/*-bc-*.csv`), or of several
     of these with a space between them; `paired:idm-td3bc` tells another method's differences than LAWM's. UserError for
-    an unknown table or method, or no evidence.
+    an unknown table or method, no evidence, or a marker that is not understood or has no end before the next.
     """
+    whole = {block.start() for block in _BLOCK.finditer(text)}
+    for begin in _BEGIN.finditer(text):
+        if begin.start() not in whole:
+            raise UserError(
+                f"{begin[0]}: write `<!-- table: NAME of FOLDER -->`, and `<!-- end -->` below it before the next table"
+            )
 
     def table(block: re.Match[str]) -> str:
         begin, name, ours, places, end = block.groups()

@@ -144,7 +144,7 @@ def _constants(run: Run) -> Record:
         dataset=saved["dataset"]["digest"][:DIGITS],
         method=_method(saved),
         label_frac=saved["label_frac"],
-        label_seed=None if saved["oracle"] else saved["label_seed"],
+        label_seed=None if saved["oracle"] or saved["label_frac"] is None else saved["label_seed"],
         seed=saved["seed"],
         labeled=saved["labeled"],
         settings=settings_digest(saved["settings"]),
@@ -182,7 +182,7 @@ def _rounded(returns: Iterable[float]) -> tuple[float, ...]:
 def _check_given_once(records: Iterable[Record]) -> None:
     seen = set()
     for record in records:
-        key = (record.run, record.method, record.dataset, record.settings)
+        key = (record.run, record.method, record.training)
         if key in seen:
             raise UserError(f"{record.run} ({record.method}) is given twice; name each run, or its evidence, once")
         seen.add(key)

@@ -35,6 +35,12 @@ def test_what_a_version_did_not_know_and_what_a_method_does_not_read_keeps_no_ru
     assert "| 2 | 1 | 100.5 ± 0.7 |" in row(text, "walker-walk", "LAWM", "100.5 ± 0.7", "2 |")
 
 
+def test_settings_of_few_sections_are_filled_too(tmp_path):
+    assert columns(runs(tmp_path, "lawm", {"model": {"prior": None}}, {"model": {"prior": None}, "agent": {}})) == {
+        "LAWM": 2
+    }
+
+
 def test_what_a_method_reads_keeps_runs_apart(tmp_path):
     other = {**OLD, "agent": {"clap": {"eps": 1.0}, "bc": {"units": 8}}}
     assert sorted(columns(runs(tmp_path / "lawm", "lawm", OLD, other)).values()) == [1, 1]

@@ -191,6 +191,36 @@ def test_evidence_takes_the_place_of_what_it_holds_and_of_nothing_else(tmp_path)
     assert (tmp_path / "kept" / "a.csv").read_text() == long
 
 
+def test_evidence_of_other_labels_of_another_method_or_of_more_evaluations_stays(tmp_path):
+    """Settings are those of a whole grid, so they tell neither methods nor draws of labels apart."""
+    kept = tmp_path / "kept" / "a.csv"
+    first = make_run(tmp_path / "first" / "a", "lawm", 0, [100, 200], prior=50)
+    evidence.write(records([first]), kept.parent)
+    before = kept.read_text()
+    draw = make_run(tmp_path / "draw" / "a", "lawm", 0, [110, 210, 310], label_seed=3)
+    method = make_run(tmp_path / "method" / "a", "bc", 0, [110, 210, 310])
+    for other in (draw, method):
+        with pytest.raises(UserError, match=r"holds another run of this name .*, lawm, label seed 0\)"):
+            evidence.write(records([other]), kept.parent)
+    shorter = make_run(tmp_path / "shorter" / "a", "lawm", 0, [100], prior=50, finished=False)
+    with pytest.raises(UserError, match="holds more evaluations of this run"):
+        evidence.write(records([shorter]), kept.parent)
+    assert kept.read_text() == before
+    for other in (draw, method):
+        with pytest.raises(UserError, match="two runs have this name"):
+            evidence.write(records([first, other]), tmp_path / "elsewhere")
+    assert len(records([first, draw])) == 3, "two draws of one name are reported together"
+    evidence.write(records([draw]), tmp_path / "second")
+    assert [own.label_seed for own in records([kept, tmp_path / "second" / "a.csv"])] == [0, 0, 3]
+
+
+def test_where_every_action_is_kept_a_label_seed_tells_no_runs_apart(tmp_path):
+    kept = {"label_frac": None, "label_seed": 0}
+    ours = [make_run(tmp_path / f"w{k}", "lawm", k, [100 + k], **kept) for k in (0, 1)]
+    theirs = [make_run(tmp_path / f"c{k}", "clap", k, [90], **{**kept, "label_seed": k}) for k in (0, 1)]
+    assert cells.pairs(records(ours), records(theirs)) == [10, 11]
+
+
 def test_several_fractions_of_labels_are_drawn_an_oracle_as_all_of_them(runs, tmp_path):
     report.write(runs, tmp_path / "one")
     assert not (tmp_path / "one" / "fractions.png").exists(), "no method was run with two fractions"

@@ -67,6 +67,18 @@ def test_tables_between_markers_are_made_of_the_evidence_beside_them(runs, tmp_p
         report.regenerated("<!-- table: runs of results/own results/none -->\n<!-- end -->", tmp_path)
 
 
+@pytest.mark.parametrize("lost", ["<!-- end -->\n", " of results/own"])
+def test_a_marker_that_is_not_whole_costs_nothing_of_a_page(runs, tmp_path, lost):
+    report.write(runs, tmp_path / "out", keep=tmp_path / "results" / "own")
+    block = "<!-- table: runs of results/own -->\n<!-- end -->\n"
+    page = tmp_path / "RESULTS.md"
+    page.write_text(block.replace(lost, "", 1) + "two hours of prose\n" + block)
+    before = page.read_text()
+    with pytest.raises(UserError, match=r"^<!-- table: runs.* -->: write .*<!-- end -->` below it"):
+        report.update(page)
+    assert page.read_text() == before
+
+
 def test_a_table_may_be_of_several_folders(runs, tmp_path):
     report.write(runs[:3], tmp_path / "out", keep=tmp_path / "results" / "one")
     report.write(runs[3:], tmp_path / "out", keep=tmp_path / "results" / "two")
