@@ -48,11 +48,11 @@ def _check_kept(path: Path, records: Sequence[Record]) -> None:
     """
     run, now = records[0], {evaluation for record in records for evaluation in record.evaluations}
     kept = from_csv(path) if path.exists() else []
-    more = len(now) - sum(len(old.evaluations) for old in kept)
+    count, before = (sum(len(record.evaluations) for record in own) for own in (records, kept))
     for old in kept:
         held = now.issuperset(old.evaluations[:-1]) and {one[:2] for one in old.evaluations} <= {one[:2] for one in now}
-        longer = more > 0 and held and old.training[:-1] == run.training[:-1]  # all but the settings
-        if old.training == run.training and more < 0:
+        longer = count > before and held and old.training[:-1] == run.training[:-1]  # all but the settings
+        if old.training == run.training and count < before:
             raise UserError(f"{path}: holds more evaluations of this run; keep this one's evidence in another folder")
         if old.training != run.training and not longer:
             what = f"another run of this name (dataset {old.dataset}, settings {old.settings}, {old.method}"

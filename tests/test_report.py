@@ -202,6 +202,15 @@ def test_evidence_of_other_labels_of_another_method_or_of_more_evaluations_stays
     for other in (draw, method):
         with pytest.raises(UserError, match=r"holds another run of this name .*, lawm, label seed 0\)"):
             evidence.write(records([other]), kept.parent)
+    evidence.write(records([first]), kept.parent)  # of what is there
+    nothing = make_run(tmp_path / "nothing" / "b", "lawm", 0, [])
+    for policy in ("agent", "prior"):  # alike, as where nothing is earned
+        score = {"phase": 0, "update": 9, "mean": 0.0, "std": 0.0, "returns": [0.0, 0.0]}
+        Run(nothing).log({"kind": "train", "phase": "joint", "update": 9, "loss": 1.0})
+        files.write_json(nothing / f"evaluation-{policy}.json", score)
+    assert [one.last.returns for one in records([nothing])] == [(0.0, 0.0)] * 2
+    for _ in range(2):
+        evidence.write(records([nothing]), kept.parent)
     shorter = make_run(tmp_path / "shorter" / "a", "lawm", 0, [100], prior=50, finished=False)
     with pytest.raises(UserError, match="holds more evaluations of this run"):
         evidence.write(records([shorter]), kept.parent)
