@@ -62,8 +62,17 @@ class Episode:
         """The same episode without its actions."""
         return replace(self, action=None)
 
-    def validate(self, observation_size: int | None = None, action_size: int | None = None, where: str = "") -> Episode:
-        """Return self, or raise UserError that names `where` (a file, say), the first bad row and what was expected."""
+    def validate(
+        self,
+        observation_size: int | None = None,
+        action_size: int | None = None,
+        where: str = "",
+        first: tuple[int, int] = (0, 0),
+    ) -> Episode:
+        """Return self, or raise UserError that names `where` (a file, say), the first bad row and what was expected.
+
+        first: the rows of o_0, and of a_0 and r_0, as `where` counts them.
+        """
         place = f"{where or self.episode_id}: "
         observation, action, reward = self.observation, self.action, self.reward
         if not _ID.fullmatch(self.episode_id):
@@ -84,8 +93,8 @@ class Episode:
                 f"{place}observation size {observation.shape[1]}, but {self.env} has {observation_size}; "
                 "check --env, or import as --env custom:NAME"
             )
-        _check_finite(observation, "observation", place)
-        _check_finite(reward, "reward", place)
+        _check_finite(observation, "observation", place, first[0])
+        _check_finite(reward, "reward", place, first[1])
         if action is not None:
             if action.ndim != 2 or len(action) != len(reward):
                 raise UserError(
@@ -94,23 +103,23 @@ class Episode:
                 )
             if action_size is not None and action.shape[1] != action_size:
                 raise UserError(f"{place}action size {action.shape[1]}, but {self.env} has {action_size}; check --env")
-            _check_finite(action, "action", place)
+            _check_finite(action, "action", place, first[1])
             beyond = np.abs(action) > 1 + ACTION_TOLERANCE
             if beyond.any():
                 t, dim = np.argwhere(beyond)[0]
                 raise UserError(
-                    f"{place}action row {t}, column {dim} is {action[t, dim]:.6g}, outside [-1, 1]; "
+                    f"{place}action row {first[1] + t}, column {dim} is {action[t, dim]:.6g}, outside [-1, 1]; "
                     "rescale the actions to [-1, 1]"
                 )
         return self
 
 
-def _check_finite(array: np.ndarray, name: str, place: str) -> None:
+def _check_finite(array: np.ndarray, name: str, place: str, start: int) -> None:
     if array.dtype != np.float32:
         raise UserError(f"{place}{name} is {array.dtype}, expected float32")
     usable = np.abs(array) <= LARGEST
     if not usable.all():
-        first = np.argwhere(~usable)[0]
-        value = array[tuple(first)]
+        bad = np.argwhere(~usable)[0]
+        value = array[tuple(bad)]
         what = f"is {value:.3g}, beyond {LARGEST:g}" if np.isfinite(value) else "is not finite (NaN or infinity)"
-        raise UserError(f"{place}{name} row {first[0]} {what}; remove or repair this episode")
+        raise UserError(f"{place}{name} row {start + bad[0]} {what}; remove or repair this episode")

@@ -71,6 +71,18 @@ BENCH = "lawm-train bench lawm/dataset/custom-made"
 GRID = "lawm-train grid cpu --hub-dataset lawm/dataset/custom-made"
 
 
+def folder(name: str) -> Given:
+    def given() -> None:
+        dataset()
+        Path(name, "within").mkdir(parents=True)
+
+    return given
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    return np.zeros((len(array), 20_001))
+
+
 AIME, D4RL = f"lawm-data import aime 3.hdf5 {CUSTOM}", f"lawm-data import d4rl bad.hdf5 {CUSTOM}"
 IMPORT: list[Row] = [
     ("aime-missing", nothing, f"lawm-data import aime nowhere {CUSTOM}", ["nowhere", "no such file"]),
@@ -85,8 +97,8 @@ IMPORT: list[Row] = [
     ("zip-truncated", truncated_zip, f"lawm-data import aime bad.zip {CUSTOM}", ["bad.zip", "zip"]),
     ("zip-flipped", flipped_zip, f"lawm-data import aime bad.zip {CUSTOM}", ["bad.zip", "0.hdf5"]),
     ("aime-nan", aime(up=at(4, np.nan)), AIME, ["3.hdf5", "observation row 4", "finite"]),
-    ("aime-infinite", aime(reward=at(4, np.inf)), AIME, ["3.hdf5", "reward row 3", "finite"]),
-    ("aime-action-range", aime(pre_action=at(4, 1.5)), AIME, ["3.hdf5", "action row 3", "[-1, 1]"]),
+    ("aime-infinite", aime(reward=at(4, np.inf)), AIME, ["3.hdf5", "reward row 4", "finite"]),
+    ("aime-action-range", aime(pre_action=at(4, 1.5)), AIME, ["3.hdf5", "action row 4", "[-1, 1]"]),
     ("aime-no-action", aime(pre_action=None), AIME, ["3.hdf5", "no trajectory has actions", "before"]),
     ("aime-lengths", aime(reward=lambda a: a[:-2]), AIME, ["3.hdf5", "unequal lengths", "reward 19"]),
     ("aime-wide-reward", aime(reward=lambda a: np.tile(a, 2)), AIME, ["3.hdf5", "'reward' has 2 numbers"]),
@@ -96,7 +108,9 @@ IMPORT: list[Row] = [
     ("aime-flag", aime(is_first=at(4, np.nan)), AIME, ["3.hdf5", "'is_first' is nan in row 4", "0 or 1"]),
     ("d4rl-flag", d4rl(terminals=lambda a: at(25, np.nan)(a * 1.0)), D4RL, ["'terminals' is nan in row 25", "0 or 1"]),
     ("d4rl-nan-observation", d4rl(observations=at(4, np.nan)), D4RL, ["bad.hdf5", "observation row 4", "not finite"]),
-    ("d4rl-huge", d4rl(rewards=at(25, 1e30)), D4RL, ["reward row 5 is 1e+30, beyond 1e+15"]),
+    ("d4rl-nan-later", d4rl(observations=at(24, np.nan)), D4RL, ["rows 20..26", "observation row 24", "not finite"]),
+    ("d4rl-wide", d4rl(observations=wide, next_observations=wide), D4RL, ["observations of 20,001 numbers"]),
+    ("d4rl-huge", d4rl(rewards=at(25, 1e30)), D4RL, ["reward row 25 is 1e+30, beyond 1e+15"]),
     ("d4rl-string", d4rl(rewards=lambda a: a.astype("S")), D4RL, ["'rewards' is of type |S", "expected numbers"]),
     (
         "d4rl-images",
@@ -106,8 +120,8 @@ IMPORT: list[Row] = [
     ),
     ("aime-file-name", d4rl(), f"lawm-data import aime bad.hdf5 {CUSTOM}", ["bad.hdf5", "a number as the name"]),
     ("d4rl-widths", d4rl(next_observations=lambda a: a[:, :1]), D4RL, ["'next_observations' has size 1, 'obs", "2"]),
-    ("d4rl-action-range", d4rl(actions=at(25, -1.1)), D4RL, ["bad.hdf5, rows 20..26", "action row 5", "[-1, 1]"]),
-    ("d4rl-nan", d4rl(rewards=at(25, np.nan)), D4RL, ["bad.hdf5, rows 20..26", "reward row 5", "finite"]),
+    ("d4rl-action-range", d4rl(actions=at(25, -1.1)), D4RL, ["bad.hdf5, rows 20..26", "action row 25", "[-1, 1]"]),
+    ("d4rl-nan", d4rl(rewards=at(25, np.nan)), D4RL, ["bad.hdf5, rows 20..26", "reward row 25", "finite"]),
     ("d4rl-lengths", d4rl(rewards=lambda a: a[:-1]), D4RL, ["bad.hdf5", "unequal lengths", "rewards 226"]),
     ("d4rl-no-timeouts", d4rl(timeouts=None), D4RL, ["bad.hdf5", "'timeouts'"]),
     ("d4rl-two-resets", d4rl(timeouts=at(19, 0)), D4RL, ["bad.hdf5", "row 19", "marks an end"]),
@@ -205,7 +219,8 @@ SHOW: list[Row] = [
     ("show-no-actions", unlabeled, "lawm-data show --video", ["no actions", "--video"]),
     ("show-full-disk", full(history(), 4000), "lawm-data show", ["lawm/figures", "no space left"]),
     ("stats-in-a-file", a_file_and_a_dataset, "lawm-data stats --figure a/b.png", ["a/b.png: cannot be written"]),
-    ("stats-folder", dataset_with_notes, "lawm-data stats --figure lawm", ["lawm: cannot be written", "directory"]),
+    ("stats-folder", folder("a.png"), "lawm-data stats --figure a.png", ["a.png: cannot be written", "directory"]),
+    ("stats-suffix", dataset, "lawm-data stats --figure all.svg", ["all.svg", ".png"]),
     ("stats-digest", damaged_shard, "lawm-data stats --figure all.png", [LABELED, "sha256 differs"]),
     ("stats-no-dataset", history(), "lawm-data stats --figure all.png", ["lawm/dataset", "`lawm-data split`"]),
     ("stats-elsewhere", nothing, "lawm-data stats --root 'a b' --figure all.png", ["`lawm-data split --root 'a b'`"]),
@@ -409,6 +424,9 @@ LEARN: list[Row] = [
         ["e.csv", "not readable as evidence", "--evidence"],
     ),
     ("no-marker", text_file("page.md", "no table"), "lawm-train report --tables page.md", ["page.md", "<!-- table: "]),
+    ("no-run-to-report", Path("data").mkdir, "lawm-train report data", ["no run is there: data"]),
+    ("report-nowhere", nothing, "lawm-train report data", ["data", "no run here"]),
+    ("report-in-its-evidence", nothing, "lawm-train report r --out a --evidence a", ["--out and --evidence"]),
     ("nothing-to-report", nothing, "lawm-train report", ["RUNS"]),
     ("grid-data", nothing, "lawm-train grid cpu", ["no dataset", "--hub-dataset", "grid.datasets"]),
     ("grid-method", dataset, f"{GRID} --set grid.methods=[lwam]", ["unknown method 'lwam'", "lawm, clap"]),

@@ -19,8 +19,8 @@ from lawm_data.importers.aime import Aime
 from lawm_data.importers.d4rl import D4rl
 from lawm_data.importers.laom import Laom
 from lawm_data.importers.minari import Minari
-from lawm_data.importers.recording import Recording
-from lawm_data.manifest import is_custom
+from lawm_data.importers.recording import Recording, lost_in_single, single
+from lawm_data.manifest import LARGEST_SIZE, is_custom
 from lawm_data.progress import Bar
 from lawm_data.store import Row, Store
 
@@ -102,6 +102,12 @@ def _shape(recording: Recording, spec: envs.Spec | None, store: Store, env: str,
             f"{path}: no trajectory has actions, so their size is unknown; name recordings of {env} that have some in "
             "the same command, or import them before"
         )
+    size = sum(size for _, size in recording.layout)
+    if max(size, action_size) > LARGEST_SIZE:
+        raise UserError(
+            f"{path}: observations of {size:,} numbers and actions of {action_size:,}; import {LARGEST_SIZE:,} of each "
+            "at most"
+        )
     return {
         "layout": [list(part) for part in (spec.layout if spec else recording.layout)],
         "action_size": action_size,
@@ -116,11 +122,12 @@ def _episodes(
     layout = spec.layout if spec else recording.layout
     observation_size = sum(size for _, size in layout)
     absent, partly = 0, []  # of all actions; where some are known and others not
+    coarse: list[tuple[str, np.ndarray, int]] = []  # a column that float32 cannot tell, and where
     trajectories = islice(recording.trajectories(layout), chosen.start, chosen.stop)
     total = len(range(recording.count)[chosen]) or None  # of files, of which one may hold several
     bar = Bar(trajectories, f"import {source}", total, unit="episode", disable=None)
     order = -1
-    for order, (where, observation, action, reward, terminal) in enumerate(bar):
+    for order, (where, recorded, action, reward, terminal, first) in enumerate(bar):
         if spec and len(reward) > spec.episode_length:
             raise UserError(
                 f"{where}: {len(reward)} steps, but an episode of {env} has {spec.episode_length} at action repeat "
@@ -130,8 +137,10 @@ def _episodes(
         absent += action is None
         if unknown.any() and not unknown.all():
             partly.append(where)
-        episode = Episode(observation, None if unknown.any() else action, reward, terminal, env, source, 0, order)
-        episode.validate(observation_size, action_size, where)
+        coarse += [(where, recorded[:, column], column) for column in lost_in_single(recorded)[:1]]
+        observation, known = single(recorded), None if unknown.any() else action
+        episode = Episode(observation, known, reward, terminal, env, source, 0, order)
+        episode.validate(observation_size, action_size, where, first)
         if action is not None and action.shape[1] != action_size:  # of actions that are unknown
             raise UserError(f"{where}: action size {action.shape[1]}, but {env} has {action_size}; check --env")
         yield episode
@@ -146,6 +155,12 @@ def _episodes(
         recording.notes.append(
             f"{len(partly)} episodes lack some of their actions (NaN) and count as episodes without, the first is "
             f"{partly[0]}"
+        )
+    if coarse:
+        place, column, number = coarse[0]
+        recording.notes.append(
+            f"{len(coarse)} episodes vary by less than float32 can tell beside an offset: column {number} of the "
+            f"observations of {place} by {np.ptp(column):.2g} around {column.mean():.7g}; subtract the offset first"
         )
 
 

@@ -34,6 +34,7 @@ from lawm_data.importers.recording import (
     parts_of,
     present,
     rows,
+    values,
     width,
 )
 from lawm_data.progress import Bar
@@ -134,7 +135,7 @@ def _trajectories(file: h5py.File, layout: Layout, where: str) -> list[Trajector
     steps = present(file, (ACTIONS, "reward", "is_first", "is_terminal"), ACTIONS, where)
     parts = parts_of(file, layout, where)
     length = check_lengths(steps | parts, where)
-    observation = np.concatenate([rows(part) for part in parts.values()], axis=1)
+    observation = np.concatenate([values(part) for part in parts.values()], axis=1)
     action = rows(steps[ACTIONS]) if ACTIONS in steps else None
     reward = column(steps["reward"], where)
     first, terminal = (flags(steps[key], where) for key in ("is_first", "is_terminal"))
@@ -149,6 +150,7 @@ def _trajectories(file: h5py.File, layout: Layout, where: str) -> list[Trajector
             action=None if action is None else action[begin + 1 : end],
             reward=reward[begin + 1 : end],
             terminal=bool(np.any(terminal[begin:end][-1:])),
+            first=(begin, begin + 1),
         )
         for begin, end in pairwise(bounds)
     ]

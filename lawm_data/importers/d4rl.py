@@ -24,6 +24,7 @@ from lawm_data.importers.recording import (
     flags,
     present,
     rows,
+    values,
     width,
 )
 from lawm_data.store import opened
@@ -110,7 +111,8 @@ def _blocks(spans: np.ndarray, width: int) -> list[np.ndarray]:
 
 
 def _read(file: h5py.File, start: int, stop: int, where: str) -> dict[str, np.ndarray]:
-    wide = {key: rows(file[key], start, stop) for key in ("observations", ACTIONS, NEXT) if key in file}
+    wide = {key: values(file[key], start, stop) for key in ("observations", NEXT) if key in file}
+    wide |= {key: rows(file[key], start, stop) for key in (ACTIONS,) if key in file}
     steps = {"rewards": column(file["rewards"], where, start, stop)}
     return wide | steps | {"terminals": flags(file["terminals"], where, start, stop)}
 
@@ -118,10 +120,11 @@ def _read(file: h5py.File, start: int, stop: int, where: str) -> dict[str, np.nd
 def _trajectory(steps: dict[str, np.ndarray], start: int, where: str) -> Trajectory:
     observation, action, reward = steps["observations"], steps.get(ACTIONS), steps["rewards"]
     if NEXT not in steps:
-        return Trajectory(where, observation, None if action is None else action[:-1], reward[:-1], False)
+        action = None if action is None else action[:-1]
+        return Trajectory(where, observation, action, reward[:-1], False, (start, start))
     _check_continuous(observation, steps[NEXT], start, where)
     observation = np.concatenate([observation, steps[NEXT][-1:]])
-    return Trajectory(where, observation, action, reward, bool(steps["terminals"][-1]))
+    return Trajectory(where, observation, action, reward, bool(steps["terminals"][-1]), (start, start))
 
 
 def _check_continuous(observation: np.ndarray, following: np.ndarray, start: int, where: str) -> None:

@@ -27,6 +27,7 @@ from lawm_data.importers.recording import (
     one_env,
     present,
     rows,
+    values,
     width,
 )
 from lawm_data.store import opened
@@ -80,7 +81,7 @@ class Laom:
 
 def _trajectory(group: h5py.Group, layout: Layout, where: str) -> Trajectory:
     steps = _steps(group, where)
-    states = rows(steps["states"])
+    states = values(steps["states"])
     size = sum(size for _, size in layout)
     if states.shape[1] != size:
         raise UserError(f"{where}: 'states' has size {states.shape[1]}, expected {size}; check --env")

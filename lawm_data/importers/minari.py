@@ -34,6 +34,7 @@ from lawm_data.importers.recording import (
     parts_of,
     present,
     rows,
+    values,
     width,
 )
 from lawm_data.store import opened
@@ -139,7 +140,7 @@ def _observation(episode: h5py.Group, layout: Layout, where: str) -> np.ndarray:
         parts = {FLAT: dataset(episode, "observations", where)}
         check_state(parts[FLAT], FLAT, where)
     check_lengths(parts, where)
-    return np.concatenate([rows(part) for part in parts.values()], axis=1)
+    return np.concatenate([values(part) for part in parts.values()], axis=1)
 
 
 def _layout(episode: h5py.Group, where: str) -> Layout:

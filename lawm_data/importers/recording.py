@@ -18,9 +18,10 @@ Layout = tuple[tuple[str, int], ...]
 
 
 class Trajectory(NamedTuple):
-    """observation float32 [T+1, O], action float32 [T, A], reward float32 [T]; `where`: its place, for messages.
+    """observation [T+1, O] as `values` gives it, action float32 [T, A], reward float32 [T]; `where`: its place.
 
-    An action that is not known is NaN; action is None where none is.
+    An action that is not known is NaN; action is None where none is. first: the rows of o_0, and of a_0 and r_0, as the
+    file counts them, for messages.
     """
 
     where: str
@@ -28,6 +29,7 @@ class Trajectory(NamedTuple):
     action: np.ndarray | None
     reward: np.ndarray
     terminal: bool
+    first: tuple[int, int] = (0, 0)
 
 
 class Recording(Protocol):
@@ -94,11 +96,33 @@ def width(array: h5py.Dataset) -> int:
     return math.prod(array.shape[1:])
 
 
+def values(array: h5py.Dataset, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows start..stop-1 [rows, width], as recorded."""
+    part = array[start:stop]
+    return part.reshape(len(part), width(array))
+
+
 def rows(array: h5py.Dataset, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Rows start..stop-1 as float32 [rows, width]."""
-    part = array[start:stop]
+    return single(values(array, start, stop))
+
+
+def single(array: np.ndarray) -> np.ndarray:
+    """As float32."""
     with np.errstate(over="ignore"):  # an infinity, which is refused later
-        return part.reshape(len(part), width(array)).astype(np.float32, copy=False)
+        return array.astype(np.float32, copy=False)
+
+
+def lost_in_single(array: np.ndarray) -> np.ndarray:
+    """The columns that vary, and as float32 lose a tenth or more of that beside a large offset, int [...].
+
+    What varies by less than 1e-11 of its size is rounding of the simulator, and no loss.
+    """
+    if array.dtype == np.float32 or not np.isfinite(array).all():  # the latter is refused later
+        return np.zeros(0, int)
+    spread, size = np.ptp(array, axis=0), np.abs(array).max(axis=0)
+    error = np.abs(single(array) - array).max(axis=0)
+    return np.flatnonzero((spread > 1e-11 * size) & (error > 0.1 * spread))
 
 
 def column(array: h5py.Dataset, where: str, start: int = 0, stop: int | None = None) -> np.ndarray:
