@@ -37,6 +37,8 @@ def hold(manifest: Path) -> bool:
             os.close(descriptor)
             return False
         _held[manifest] = descriptor
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(descriptor)
     return True
 
 
@@ -61,7 +63,7 @@ def make_room(cache: Path | None, blobs_folder: Path, needed: Mapping[str, int])
     wanted = {blobs_folder / sha256: size for sha256, size in needed.items()}
     doomed = []
     with contextlib.ExitStack() as claims:
-        for revision, manifest in sorted(ours, key=lambda pair: _last_used(pair[0])):
+        for revision, manifest in sorted(ours, key=lambda pair: _last_used(pair[1])):
             there = wanted | {path: size for blobs in kept.values() for path, size in blobs.items()}  # shared ones once
             needless = sum(there.values()) > _limit() and not wanted.keys() & kept[revision].keys()
             if needless and _claim(manifest, claims):
@@ -88,8 +90,11 @@ def _limit() -> float:
     return gigabytes * 1e9
 
 
-def _last_used(revision: CachedRevisionInfo) -> float:
-    return max((file.blob_last_accessed for file in revision.files), default=0.0)
+def _last_used(manifest: Path) -> float:
+    """When `hold` was last asked for it: most file systems no longer note when a file was read."""
+    with contextlib.suppress(FileNotFoundError):  # another process is removing it
+        return manifest.stat().st_mtime
+    return 0.0
 
 
 def _claim(manifest: Path, claims: contextlib.ExitStack) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lawm_data import config, files
-from lawm_data.errors import UserError
+from lawm_data.errors import UserError, reason
 
 
 class Commands(click.Group):
@@ -27,9 +27,21 @@ class Commands(click.Group):
                 raise
             click.echo(f"error: {error.filename}: {error.strerror}; check this path", err=True)
             ctx.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            cure = "train fewer --seeds at a time, or lower the recipe's batch or sizes"
+            click.echo(f"error: not enough memory ({reason(error)}); {cure}", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("\ninterrupted: run the same command again to continue", err=True)
             ctx.exit(130)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether numpy or torch says so, of which the latter is not imported for it."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return named or isinstance(error, MemoryError)
 
 
 root_option = click.option(
@@ -120,7 +132,7 @@ def split(env: str | None, out: Path | None, recipe: str, settings: tuple[str, .
     from lawm_data import slicing, splitting
 
     settings_of = config.load(recipe, settings, {"split": slicing.Config}, {"split": flags})
-    with files.lock(root):
+    with files.lock(root) if out is None or files.is_writable(root) else nullcontext():  # none writes there meanwhile
         splitting.split(root, env, settings_of["split"], out)
 
 
@@ -132,6 +144,8 @@ def stats(as_json: bool, figure: Path | None, root: Path) -> None:
     """What the workspace holds: raw history, and the slices with their return statistics."""
     from lawm_data import statistics
 
+    if figure and figure.suffix != ".png":
+        raise UserError(f"--figure {figure}: expected a name that ends in .png")
     found = statistics.collect_stats(root)
     if figure:
         statistics.draw(root, figure)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -105,9 +106,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raise UserError when the file is missing or no JSON; NaN and Infinity are none."""
+    """Raise UserError when the file is missing or no JSON; NaN, Infinity and what overflows to it are none."""
     try:
-        return json.loads(Path(path).read_text(), parse_constant=_refuse_constant)
+        return json.loads(Path(path).read_text(), parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; restore it, or make it again") from None
     except (ValueError, OSError, RecursionError) as error:
@@ -116,6 +117,12 @@ def read_json(path: Path) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        _refuse_constant(text[:20])
+    return value
 
 
 def append_line(path: Path, line: str) -> None:
@@ -162,6 +169,12 @@ def lock(workspace: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in it, or in what it is to be made in."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return os.access(there, os.W_OK)
 
 
 def workspace_of(folder: Path) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from lawm_data.errors import UserError
 
 LARGEST = 2**63 - 1  # whole number that other readers of JSON, and numpy, take
+DEEPEST = 16  # levels of what any JSON may be; deeper ones exceed the stack where they are copied
 
 
 def parse(cls: type, value: Any, where: str, cure: str = "run split again") -> Any:
@@ -39,7 +40,7 @@ def _matches(value: Any, hint: Any) -> bool:
     """Whether parsed JSON fits a type; a dataclass is an object here and checked in its turn."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
-        return not isinstance(value, float) or math.isfinite(value)
+        return _is_plain(value, DEEPEST)
     if origin is UnionType:
         return any(_matches(value, arg) for arg in args)
     if origin is list:
@@ -53,3 +54,12 @@ def _matches(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool) and abs(value) <= LARGEST
     return isinstance(value, hint)
+
+
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether it is finite and not nested deeper than so many levels, so that it can be written as JSON again."""
+    if isinstance(value, dict | list):
+        return levels > 0 and all(
+            _is_plain(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value)
+        )
+    return not isinstance(value, float) or math.isfinite(value)

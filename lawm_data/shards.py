@@ -108,7 +108,7 @@ def read(path: Path, name: str, manifest: Manifest, withheld: Path | None = None
                 raise UserError(f"{path}: holds actions, though it is unlabeled; {_CURE}")
             yield from episodes_of(batch, manifest, str(path))
         return
-    actions = _batches(withheld, WITHHELD_SCHEMA, manifest.files[withheld_of(name)].rows)
+    actions = _batches(withheld, WITHHELD_SCHEMA, manifest.files[name].rows)
     for batch, hidden in zip(batches, actions, strict=True):
         if not batch.select(["episode_id", "length"]).equals(hidden.select(["episode_id", "length"])):
             raise UserError(f"{withheld}: its rows are not those of {path}; {_CURE}")

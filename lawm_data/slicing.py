@@ -124,9 +124,16 @@ def rules_of(env: str, changes: Rules) -> dict[str, Rule]:
         name, change = part.name.replace("_", "-"), getattr(changes, part.name)
         if change != Rule():
             rules[name] = _changed(rules.get(name, Rule(history="all")), change)
-            if rules[name].history == "trailing" and rules[name].max_return is None:
-                raise UserError(f"split.rules.{part.name}: history `trailing` needs a max_return")
+            _check(rules[name], f"split.rules.{part.name}")
     return rules
+
+
+def _check(rule: Rule, where: str) -> None:
+    least, most = rule.min_return, rule.max_return
+    if rule.history == "trailing" and most is None:
+        raise UserError(f"{where}: history `trailing` needs a max_return")
+    if least is not None and most is not None and least > most:
+        raise UserError(f"{where}: min_return {least:g} is above max_return {most:g}, so no return fits; change one")
 
 
 def distinct(rows: Iterable[Row]) -> list[Row]:

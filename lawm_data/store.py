@@ -182,6 +182,8 @@ class Store:
             order, checkpoint = 0, self._checkpoint(env, source, seed)
             committed = _committed(checkpoint)  # before the files are listed: a collector may be adding some
             for first, path in _numbered(folder, ".h5"):
+                if first >= committed and checkpoint.exists():
+                    break  # a collector may discard what it has not committed
                 if first != order:
                     raise UserError(f"{folder / f'{order:06d}.h5'}: missing, though {path.name} follows; restore it")
                 for row in _chunk_rows(path, env, source, seed, meta["slice"]):

@@ -153,7 +153,7 @@ class Job:
         """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
         for run in runs:
             if run.exists:
-                return replace(self, dataset=self.dataset.as_begun(run.config["dataset"]["revision"]))
+                return replace(self, dataset=self.dataset.as_begun(**run.config["dataset"]))
         return self
 
 

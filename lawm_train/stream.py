@@ -66,10 +66,10 @@ class Dataset:
         """`name`, or medium-replay, or the only slice there is; UserError lists the slices."""
         return self.manifest.choose(name, self.describe())
 
-    def as_begun(self, revision: str | None) -> Dataset:
-        """The dataset at the commit that a run began with, where main has moved since and no other was asked for."""
+    def as_begun(self, digest: str, revision: str | None) -> Dataset:
+        """The dataset that a run began with, where main holds another since and no commit was asked for."""
         source = self.source
-        if not isinstance(source, Remote) or not source.follows or revision in (None, source.revision):
+        if not isinstance(source, Remote) or not source.follows or revision is None or digest == self.digest:
             return self
         click.echo(
             f"{source.repo} has changed since this run began: it continues with commit {revision[:8]}; to train on "

@@ -121,6 +121,10 @@ def sizes(value: dict[str, Any]) -> None:
     value.update(observation_size=2**62, layout=[["state", 2**62]])
 
 
+def nested(levels: int) -> list[Any]:
+    return [nested(levels - 1)] if levels else []
+
+
 ATTACKS: dict[str, tuple[Attack, list[str]]] = {
     "traversal": (renamed("../../../outside.arrow"), ["../../../outside.arrow", "plain path"]),
     "traversal-inside": (renamed("medium-replay/../../outside.arrow"), ["outside.arrow", "plain path"]),
@@ -135,11 +139,16 @@ ATTACKS: dict[str, tuple[Attack, list[str]]] = {
     "million-rows": (manifest(lambda value: value["files"][SHARD].update(rows=10**6)), [SHARD, "1000000 rows"]),
     "ten-rows": (manifest(lambda value: value["files"][SHARD].update(rows=10)), ["6 rows", "says 10"]),
     "sizes": (manifest(sizes), ["observation_size 4611686018427387904"]),
-    "giant-manifest": (raw_manifest(b"[" + b"0," * MAX_BYTES + b"0]"), [NAME, "4000000 at most"]),
+    "giant-manifest": (raw_manifest(b"[" + b"0," * MAX_BYTES + b"0]"), [NAME, f"{MAX_BYTES} at most"]),
     "deep-manifest": (raw_manifest(b"[" * 1_000_000), [NAME, "JSON"]),
     "nan-manifest": (manifest(lambda value: value["slices"]["medium-replay"]["rule"].update(x=float("nan"))), ["NaN"]),
     "long-number": (manifest(lambda value: value.update(label_seed=10**400)), ["label_seed"]),
-    "infinity": (raw_manifest(b'{"schema_version": 1, "repeat": 1e999}'), [NAME, "key"]),
+    "infinity": (raw_manifest(b'{"schema_version": 1, "repeat": 1e999}'), [NAME, "1e999 is no JSON number"]),
+    "nested": (manifest(lambda value: value.update(collected=[{"source": nested(99)}])), [NAME, "'collected'"]),
+    "nested-rule": (
+        manifest(lambda value: value["slices"]["medium-replay"]["rule"].update(x=nested(99))),
+        ["slices.medium-replay", "'rule'"],
+    ),
     "list-manifest": (raw_manifest(b"[]"), [NAME, "JSON object"]),
     "another-size": (lambda content: content.update({SHARD: bytes(10**6)}), [SHARD, "1000000 bytes"]),
     "another-schema": (columns(other_schema), ["columns"]),

@@ -124,6 +124,33 @@ def test_what_is_being_removed_cannot_be_held(hub: LoopbackHub, tmp_path: Path, 
     assert refused and not manifest.exists() and not cache.hold(manifest)
 
 
+def test_what_was_used_last_is_removed_last(hub: LoopbackHub, tmp_path: Path, monkeypatch: Any) -> None:
+    """Whatever the file system notes of reading, and although nothing of it is fetched again."""
+    home, cached_at = {"HF_HOME": str(tmp_path / "home")}, tmp_path / "home" / "hub"
+    shas = {name: hub.publish(f"tester/{name}", content(tmp_path / name, n)).sha for n, name in ((15, "a"), (16, "b"))}
+    for name in ("a", "b", "a"):
+        where = f"tester/{name}@{shas[name]}"
+        assert client(hub, "pull", where, **home)["outcomes"][where]["error"] is None
+    for blob in cached_at.rglob("blobs/*"):
+        os.utime(blob, (0, blob.stat().st_mtime))
+    size = sum(blob.stat().st_size for blob in cached_at.rglob("blobs/*"))
+    monkeypatch.setenv(cache.LIMIT, str(size / 1e9))
+    cache.make_room(cached_at, cached_at, {"new": 1})
+    assert cached(tmp_path / "home") == {shas["a"]}
+
+
+def test_the_same_data_in_a_new_commit_are_those_that_a_run_began_with(hub: LoopbackHub, tmp_path: Path) -> None:
+    """As after `push --with-actions`, whose files the first commit lacks."""
+    made = content(tmp_path / "one", 15)
+    hub.publish(REPO, {path: data for path, data in made.items() if "withheld" not in path})
+    root = {"LAWM_ROOT": str(tmp_path / "lawm")}
+    assert python(hub, *TRAIN, **root).returncode == 0
+    hub.publish(REPO, made)
+    hub.requests.clear()
+    again = python(hub, *TRAIN, "--set", "agent.bc.updates=3", **root)
+    assert again.returncode == 0 and "has changed" not in again.stdout, again.stderr
+
+
 def test_what_a_new_revision_shares_with_an_old_one_stays(hub: LoopbackHub, tmp_path: Path) -> None:
     home, made = {"HF_HOME": str(tmp_path / "home")}, content(tmp_path / "made", 15)
     first = hub.publish(REPO, made).sha

@@ -229,6 +229,17 @@ def test_verify_looks_at_what_is_withheld(dataset: Path, change: Callable[[pa.Ta
             next(shards.read(dataset / UNLABELED, UNLABELED, Manifest.load(dataset), dataset / WITHHELD))
 
 
+def test_withheld_actions_of_fewer_episodes_are_told(tmp_path: Path) -> None:
+    """Also where they end with a record batch, and the manifest counts them so."""
+    manifest = make_dataset(tmp_path, made_episodes(), per_shard=32)
+    (name,) = manifest.slices["medium-replay"].splits["unlabeled"]
+    withheld = shards.withheld_of(name)
+    rewritten(tmp_path / withheld, lambda table: table.slice(0, shards.BATCH_ROWS))
+    manifest = replace(manifest, files=manifest.files | {withheld: shards.entry_of(tmp_path / withheld, 16)})
+    with pytest.raises(UserError, match=f"{withheld}: 16 rows, lawm.json says 20"):
+        list(shards.read(tmp_path / name, name, manifest, tmp_path / withheld))
+
+
 def test_verify_finds_an_episode_in_two_splits(dataset: Path) -> None:
     """Else it would be held out and trained on."""
     validation = "medium-replay-validation/validation-00000-of-00001.arrow"

@@ -174,6 +174,11 @@ def test_trailing_without_a_cap_is_refused() -> None:
         rules_of("custom:robot", Rules(medium_replay=Rule(history="trailing")))
 
 
+def test_a_band_of_no_return_is_refused() -> None:
+    with pytest.raises(UserError, match=r"split.rules.medium: min_return 700 is above max_return 600"):
+        rules_of("walker-walk", Rules(medium=Rule(min_return=700, max_return=600)))
+
+
 @pytest.mark.parametrize(("key", "value"), [("quota", 0), ("min_episodes", 1), ("validation", -1), ("shard_mb", 0)])
 def test_settings_out_of_range_name_their_key(key: str, value: int) -> None:
     with pytest.raises(UserError, match=f"--set split.{key}={value}: split.{key} is {value}, expected .* or more"):

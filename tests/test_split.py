@@ -239,6 +239,18 @@ def test_the_next_steps_name_the_folder_that_was_written(root: str, out: str | N
     assert shlex.split(train) == ["lawm-train", "--hub-dataset", place, "--root", root]
 
 
+def test_recordings_that_may_only_be_read_are_split_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path / "shared", made())
+
+    def refused(workspace: Path) -> None:
+        raise UserError(f"{workspace}: cannot be written")
+
+    monkeypatch.setattr(files, "lock", refused)
+    monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK or "shared" not in str(path))
+    split(tmp_path / "shared", "--out", str(tmp_path / "mine"))
+    assert shards.verify(tmp_path / "mine")
+
+
 def test_a_split_that_strips_nothing_says_how_to(tmp_path: Path) -> None:
     store(tmp_path, made(40))
     assert "--label-frac 0.05 keeps those of 5%" in split(tmp_path)

@@ -119,7 +119,10 @@ def test_append_continues_and_resume_goes_back_to_the_last_commit(tmp_path: Path
         raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in range(first, first + 4)])
         if first < 8:
             raw.commit(ENV, SOURCE, 0, first + 4)
+    assert [row.order for row in raw.rows(ENV)] == list(range(8)), "what is not committed may be discarded"
+    raw.commit(ENV, SOURCE, 0, 12)
     assert [row.order for row in raw.rows(ENV)] == list(range(12))
+    raw.commit(ENV, SOURCE, 0, 8)
     assert raw.resume(ENV, SOURCE, 0) == 8
     assert [row.order for row in raw.rows(ENV)] == list(range(8))
 
