@@ -149,10 +149,10 @@ def test_2_inferred_actions_as_good_as_a_supervised_idm_pass(trained):
     assert rung.figures["R2 without o'"] < 0.5
 
 
-def test_2_the_bound_lies_below_a_supervised_idm_that_is_worse_than_the_mean(trained, monkeypatch):
+def test_2_where_neither_tells_more_than_the_mean_nothing_is_inferred(trained, monkeypatch):
     monkeypatch.setattr(rungs, "r_squared", lambda *_: -0.5)
     rung = inferred(trained[0])
-    assert rung.passed and rung.bounds["R2 inferred"][0] == pytest.approx(-0.55)
+    assert not rung.passed and rung.bounds["R2 inferred"] == (0, None) and "label more episodes" in rung.verdict
 
 
 def test_2_an_inference_that_sees_nothing_fails(trained):
@@ -167,11 +167,9 @@ def test_3_a_model_that_learned_passes_and_needs_its_actions(trained):
     world, _, batch = trained
     rung = rungs.open_loop(world, batch, infers=True)
     assert rung.passed, rung
-    assert list(rung.bounds.values()) == [(None, 1), (None, 1.5)]
+    assert list(rung.bounds.values()) == [(None, 1), (None, 1), (None, 1.5)]
     assert rung.figures["true h=1"] < rung.figures["true h=6"] < 1
-    seen = world.observe(batch, rungs.SilentNoise())
-    shuffled = rungs._open_loop_errors(world, seen._replace(action=batch.action.flip(2)))
-    assert shuffled[6] > 1.5 * rung.figures["true h=6"]
+    assert rung.figures["true / another window's h=6"] < 1 / 1.5
 
 
 def test_3_a_private_code_fails(trained):
@@ -181,7 +179,7 @@ def test_3_a_private_code_fails(trained):
     last(world.action_decoder).weight.neg_()
     last(world.action_decoder).bias.neg_()
     rung = rungs.open_loop(world, batch, infers=True)
-    assert not rung.passed and "private code" in rung.verdict and "dynamics" not in rung.verdict
+    assert not rung.passed and "private code" in rung.verdict and "predict nothing" not in rung.verdict
 
 
 def test_3_dynamics_that_predict_nothing_fail(trained):
@@ -189,7 +187,15 @@ def test_3_dynamics_that_predict_nothing_fail(trained):
     last(world.decoder).weight.zero_()
     last(world.decoder).bias.fill_(2)
     rung = rungs.open_loop(world, batch, infers=True)
-    assert not rung.passed and "dynamics" in rung.verdict and "private" not in rung.verdict
+    assert not rung.passed and "predict nothing" in rung.verdict and "private" not in rung.verdict
+
+
+def test_3_dynamics_that_ignore_the_actions_fail(trained):
+    world, _, batch = trained
+    world.rssm.input.layers[0].weight[:, -2:] = 0
+    rung = rungs.open_loop(world, batch, infers=False)
+    assert rung.figures["true / another window's h=6"] == pytest.approx(1)
+    assert not rung.passed and "do not follow the actions" in rung.verdict
 
 
 def test_3_raw_observations_are_judged_in_units_of_their_spread(trained):
@@ -201,7 +207,7 @@ def test_3_raw_observations_are_judged_in_units_of_their_spread(trained):
     last(world.decoder).weight.zero_()
     last(world.decoder).bias.copy_(raw.observation.mean((0, 1, 2)))
     rung = rungs.open_loop(world, raw, infers=False)
-    assert rung.bounds.keys() == {"true h=6"} and all(0.7 < value < 1.3 for value in rung.figures.values()), rung
+    assert "true h=6" in rung.bounds and all(0.7 < value < 1.3 for value in rung.figures.values()), rung
 
 
 def test_4_posteriors_that_fill_the_prior_pass(trained):
@@ -435,7 +441,8 @@ def walked_of_model(episodes):
 def test_without_unlabeled_episodes_nothing_is_judged_of_inference():
     walked = walked_of_model(made(30))
     assert walked[2].passed is None and "every action known" in walked[2].verdict
-    assert walked[3].figures.keys() == {"true h=1", "true h=5", "true h=15"}, "its dynamics are judged all the same"
+    assert walked[3].figures.keys() >= {"true h=1", "true h=5", "true h=15"}, "its dynamics are judged all the same"
+    assert not any("inferred" in name for name in walked[3].figures)
     assert not any("o'" in figure for figure in walked[4].figures), "q(u|s,o') never got a gradient"
 
 
