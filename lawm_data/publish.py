@@ -18,7 +18,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from lawm_data import files, hub, shards
 from lawm_data.errors import UserError
-from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest, folder_name
+from lawm_data.manifest import MAX_BYTES, NAME, SCHEMA_VERSION, FileEntry, Manifest, folder_name
 from lawm_data.transport import patiently
 
 Operation = CommitOperationAdd | CommitOperationDelete
@@ -31,14 +31,15 @@ _FRESH = {".gitattributes", "README.md"}  # what a repository made on the web pa
 class Content:
     """What a repository is to hold: `files` of `folder` and nothing else.
 
-    kind: dataset or model; marker: the JSON file that tells what a repository holds; same: its keys with the values
-    that no push changes.
+    kind: dataset or model; marker: the JSON file that tells what a repository holds, by this schema_version; same: its
+    keys with the values that no push changes.
     """
 
     folder: Path
     files: dict[str, FileEntry]
     kind: str
     marker: str
+    schema_version: int
     same: dict[str, Any]
 
 
@@ -54,7 +55,8 @@ def push(folder: Path, repo: str | None, *, private: bool, tag: str | None, with
     """
     click.echo(f"{folder}: verified, {shards.verify(folder)}")
     manifest = Manifest.load(folder)
-    content = Content(folder, _published(folder, manifest, with_actions), "dataset", NAME, {"env": manifest.env})
+    published, same = _published(folder, manifest, with_actions), {"env": manifest.env}
+    content = Content(folder, published, "dataset", NAME, SCHEMA_VERSION, same)
     repo = repo or f"{user()}/{repository_name(manifest.env)}"
     commit = publish(content, repo, private=private, tag=tag)
     click.echo(f"next: lawm-train --hub-dataset {repo}{f'@{tag}' if tag else ''}")
@@ -158,9 +160,15 @@ def _refuse_foreign(target: _Repository, head: str, remote: dict[str, RepoFile],
             )
         return
     path = hub.download(repo, head, marker, MAX_BYTES, f"{marker} has vanished; run again", kind=target.kind)
-    found = files.read_json(path)
+    there = files.read_json(path)
+    found = there if isinstance(there, dict) else {}
+    version = found.get("schema_version")
+    if isinstance(version, int) and version > content.schema_version:
+        raise UserError(
+            f"{repo}: pushed by a newer lawm (schema version {version}); update lawm, or name another --repo"
+        )
     for key, own in content.same.items():
-        other = found.get(key) if isinstance(found, dict) else None
+        other = found.get(key)
         if other != own:
             raise UserError(f"{repo}: holds a {target.kind} of {key} {other}, not {own}; name another with --repo")
 

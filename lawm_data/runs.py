@@ -10,6 +10,7 @@ Tensors are read with safetensors; nothing is unpickled.
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from lawm_data.parsing import parse
 
 NOT_COMPARED = {"code": None, "about": None}  # of the config: may differ when a run continues
 TENSORS = "tensors.safetensors"
+_PLACE = {"kind": str, "phase": str, "update": int}  # what each row of metrics has
 KEPT = 2  # checkpoints; two, so that seeds side by side cut between two writes still share one
 
 
@@ -263,9 +265,23 @@ def _row_of(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(row, dict) or not row.keys() >= {"kind", "phase", "update"}:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in _PLACE.items()):
         return None
-    return row if row["kind"] != "evaluate" or row.get("returns") else None
+    return row if row["kind"] != "evaluate" or _are_numbers(row.get("returns")) else None
+
+
+def _are_numbers(values: Any) -> bool:
+    """Whether it is a list of some finite numbers."""
+    numbers = isinstance(values, list) and all(isinstance(value, int | float) for value in values)
+    return numbers and len(values) > 0 and all(map(math.isfinite, values))
+
+
+def is_collector(path: Path) -> bool:
+    """Whether a folder holds the run of a collector, whole enough to tell."""
+    try:
+        return Run(path).exists and not Run(path).trains
+    except UserError:
+        return False
 
 
 def trained(path: Path) -> Run:

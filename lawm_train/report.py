@@ -21,6 +21,7 @@ from lawm_train.ladders import Ladders
 from lawm_train.record import Record
 from lawm_train.rungs import Rung
 
+TEXT = "report.md"
 _BEGIN = re.compile(r"^<!-- table:.*$", re.MULTILINE)
 _BLOCK = re.compile(
     r"^(<!-- table: (\w+)(?::(\S[^\n]*?))? of (\S[^\n]*?) -->\n)(?:(?!^<!-- table:).)*?(<!-- end -->)",
@@ -39,6 +40,10 @@ def write(
     differences from the others are told. UserError when no run was evaluated yet, or none is of `ours` where it was
     named.
     """
+    if keep and keep.resolve() == out.resolve():
+        raise UserError(
+            f"{keep}: both --out and --evidence, whose files would be taken for each other; name two folders"
+        )
     paths = [one for path in paths for one in _evidence_in(path)]
     records, without = results.gather(paths)
     if not records:
@@ -50,7 +55,7 @@ def write(
     text = as_markdown(told)
     if keep:
         _keep(told, keep)
-    files.write_text(out / "report.md", text)
+    files.write_text(out / TEXT, text)
     files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(told.pooled)))
     files.write_text(out / "scores.csv", evidence.as_csv(records))
     files.write_bytes(out / "curves.png", plots.curves(told.pooled, reference))
@@ -79,8 +84,8 @@ class Told:
 
 
 def _evidence_in(path: Path) -> list[Path]:
-    """The files of a folder of evidence; a run, or a file, alone."""
-    return [path] if Run(path).exists else sorted(path.glob("*.csv")) or [path]
+    """The files of a folder of evidence; a run, a report, or a file, alone."""
+    return [path] if Run(path).exists or (path / TEXT).exists() else sorted(path.glob("*.csv")) or [path]
 
 
 def _keep(told: Told, folder: Path) -> None:

@@ -58,6 +58,8 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], dict[str, list[Path]]]:
     for path in paths:
         if path.suffix == ".csv":
             records += evidence.from_csv(path)
+        elif path.is_dir() and not Run(path).exists:
+            without.setdefault("no run is there", []).append(path)
         elif not Run(path).trains:
             without.setdefault("collectors have no score", []).append(path)
         elif Run(path).config["repeat"] is None:  # finished or stopped
@@ -120,7 +122,8 @@ def settings_of(paths: Sequence[Path], records: Iterable[Record]) -> dict[str, d
 
     UserError when a file holds other settings than its name says.
     """
-    of_runs = [Run(path).config["settings"] for path in paths if path.suffix != ".csv" and Run(path).trains]
+    runs = [Run(path) for path in paths if path.suffix != ".csv"]
+    of_runs = [run.config["settings"] for run in runs if run.exists and run.trains]
     known = {settings_digest(settings): settings for settings in of_runs}
     folders = {path.parent for path in paths if path.suffix == ".csv"}
     unknown = {record.settings for record in records} - known.keys()

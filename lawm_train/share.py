@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from lawm_data import card, files, publish, shards
+from lawm_data.errors import UserError
 from lawm_data.manifest import folder_name
 from lawm_data.runs import Run, trained
 from lawm_train import plots, policy, pretrained, results
@@ -22,15 +25,25 @@ SAME = ("env", "slice", "method", "oracle", "label_frac", "label_seed", "seed") 
 def push(path: Path, repo: str | None, *, private: bool, tag: str | None) -> str:
     """Publish the last checkpoint of a run in one commit; return its sha. UserError as `publish.publish`."""
     run = trained(path)
-    repo = repo or f"{publish.user()}/lawm-{run.name}"
+    repo = repo or f"{publish.user()}/lawm-{_fit_for_the_hub(run.name)}"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(run, folder, repo)
         entries = {file.name: shards.entry_of(file) for file in sorted(folder.iterdir())}
-        content = publish.Content(folder, entries, "model", pretrained.NAME, {key: run.config[key] for key in SAME})
+        same = {key: run.config[key] for key in SAME}
+        content = publish.Content(folder, entries, "model", pretrained.NAME, pretrained.SCHEMA_VERSION, same)
         commit = publish.publish(content, repo, private=private, tag=tag)
     click.echo(f'next: Policy.from_pretrained("{repo}{f"@{tag}" if tag else ""}"), from lawm_train.policy')
     return commit
+
+
+def _fit_for_the_hub(name: str) -> str:
+    """The name of a run; UserError where no repository can be called so."""
+    try:
+        validate_repo_id(f"lawm-{name}")
+    except HFValidationError:
+        raise UserError(f"{name}: the Hub takes no such name for a repository; name one with --repo") from None
+    return name
 
 
 def write(run: Run, folder: Path, repo: str) -> None:

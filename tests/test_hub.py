@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -132,6 +133,16 @@ def test_dataset_of_another_env_is_refused(fresh: LoopbackHub, workspace: Path, 
     before = digests(fresh)
     line = refused(push(fresh, tmp_path, "--repo", REPO))
     assert REPO in line and "custom:made" in line and "custom:other" in line
+    assert digests(fresh) == before
+
+
+def test_dataset_of_a_newer_schema_is_not_replaced(fresh: LoopbackHub, workspace: Path) -> None:
+    pushed(fresh, workspace)
+    repository = fresh.dataset(REPO)
+    newer = {**json.loads((workspace / "dataset/custom-made" / NAME).read_text()), "schema_version": 9}
+    repository.add({NAME: fresh.store(json.dumps(newer).encode(), lfs=False)}, "of a newer version")
+    before = digests(fresh)
+    assert "newer lawm (schema version 9); update lawm" in refused(push(fresh, workspace))
     assert digests(fresh) == before
 
 

@@ -95,6 +95,15 @@ def test_a_policy_takes_the_place_of_its_own_earlier_state_alone(run: Run, hub: 
     assert "commit" in python(hub, *push, other.path).stdout and len(hub.repositories["models", REPO].commits) == 3
 
 
+def test_a_run_whose_name_no_repository_can_have_is_told_to_name_one(
+    run: Run, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    shutil.copytree(run.path, tmp_path / "läuft gut")
+    refused = python(hub, "-m", "lawm_train.cli", "push", tmp_path / "läuft gut")
+    says = "error: läuft gut: the Hub takes no such name for a repository; name one with --repo\n"
+    assert (refused.returncode, refused.stderr) == (2, says)
+
+
 def test_the_card_gives_a_score_of_the_very_checkpoint_or_none(run: Run, tmp_path: Path) -> None:
     """An interrupted training was evaluated before its last checkpoint."""
     cut = Run(shutil.copytree(run.path, tmp_path / "run"))

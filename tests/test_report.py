@@ -171,6 +171,7 @@ def test_damaged_evidence_is_one_line(tmp_path):
         whole.replace("update", "when"),
         whole.replace("lawm", ""),
         whole.replace("finished", "done"),
+        whole.replace("\na,", "\n../../a,"),
     ):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not readable as evidence of a run"):
@@ -501,6 +502,8 @@ def test_runs_of_collectors_are_left_out_with_one_line(runs, tmp_path, capsys):
     Run(tmp_path / "collect-walker-walk").begin({"env": "walker-walk", "seed": 0})
     report.write([tmp_path / "collect-walker-walk", *runs], tmp_path / "out")
     assert capsys.readouterr().err == "left out, collectors have no score: collect-walker-walk\n"
+    report.write([tmp_path / "out", *runs], tmp_path / "again")
+    assert capsys.readouterr().err == "left out, no run is there: out\n", "a report among the runs"
 
 
 def test_a_stopped_run_is_no_score(tmp_path):
@@ -548,8 +551,21 @@ def test_a_run_may_be_named_by_the_folder_that_one_is_in(runs, monkeypatch):
     assert [record.run for record in records([Path()])] == ["a", "a"]
 
 
+ODD_ROWS = [
+    f'{{"kind": "evaluate", "phase": {phase}, "update": {update}, "returns": {returns}}}'
+    for phase, update, returns in (
+        ("3", 3, [1.0]),
+        ('"agent"', '"3"', [1.0]),
+        ('"agent"', 3, 1.0),
+        ('"agent"', 3, "[NaN]"),
+        ('"agent"', 3, '["1"]'),
+        ('"agent"', 3, "[]"),
+    )
+]
+
+
 @pytest.mark.parametrize(
-    "line", ["5", "{}", '{"kind": "evaluate"}', "[1]", '{"kind": "evaluate", "phase": "agent", "update": 3}']
+    "line", ["5", "{}", '{"kind": "evaluate"}', "[1]", '{"kind": "evaluate", "phase": "agent", "update": 3}', *ODD_ROWS]
 )
 def test_a_line_of_metrics_that_is_no_row_is_skipped(runs, line):
     before = records(runs[:1])

@@ -46,6 +46,27 @@ def test_a_collector_s_run_is_no_trained_one_to_any_command(
     assert code == 2 and said.count("\n") == 1 and f"{COLLECTOR}: the run of a collector" in said
 
 
+def test_what_is_asked_of_everything_below_runs_leaves_the_collectors_out(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lawm_train.scoring.score", lambda run, episodes, policy: f"{run.name}: return 3")
+    code, said, left_out = asked("evaluate", *map(str, sorted(runs.iterdir())))
+    assert (code, said, left_out) == (0, "trained: return 3\n", f"left out, collectors have no score: {COLLECTOR}\n")
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_one_line(runs: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lawm_train.scoring.score", score)
+    code, _, said = asked("evaluate", str(runs / "trained"))
+    assert code == 2 and said.startswith(f"error: not enough memory ({error}); train fewer --seeds")
+    monkeypatch.setattr("lawm_train.scoring.score", lambda *_: [].pop())
+    with pytest.raises(IndexError):  # a bug keeps its traceback
+        CliRunner().invoke(lawm_train.cli.main, ["evaluate", str(runs / "trained")], catch_exceptions=False)
+
+
 def test_a_collector_is_no_policy_of_a_trained_run(runs: Path) -> None:
     with pytest.raises(UserError, match="the run of a collector"):
         Policy.from_pretrained(runs / COLLECTOR)
