@@ -22,6 +22,7 @@ from lawm_data import envs, files, hub, rollout
 from lawm_data.envs import Step
 from lawm_data.errors import UserError
 from lawm_data.nets.blocks import Noise, Normalizer
+from lawm_data.nets.dists import Gaussian
 from lawm_data.runs import Position, Run
 from lawm_train import acting, clap, diagnostics, idm, policy, results, rungs, stream, train
 from lawm_train.data import Labels
@@ -210,6 +211,21 @@ def test_3_raw_observations_are_judged_in_units_of_their_spread(trained):
     assert "true h=6" in rung.bounds and all(0.7 < value < 1.3 for value in rung.figures.values()), rung
 
 
+def test_3_the_units_of_a_dimension_do_not_matter(trained):
+    """One dimension is predicted two standard deviations beside its mean."""
+    learned, _, batch = trained
+    errors = []
+    for units in (torch.ones(5), torch.tensor([1.0, 10, 100, 1000, 1e4])):
+        world, raw = copy.deepcopy(learned), replace(batch, observation=units * batch.observation)
+        identity = Normalizer.identity(world.normalizer.mean)
+        world.config, world.normalizer = replace(world.config, normalize=False), identity
+        last(world.decoder).weight.zero_()
+        mean, std = raw.observation.mean((0, 1, 2)), raw.observation.std((0, 1, 2))
+        last(world.decoder).bias.copy_(mean + 2 * std * (torch.arange(5) == 0))
+        errors.append(rungs.open_loop(world, raw, infers=False).figures["true h=6"])
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3) and errors[0] > 1.2
+
+
 def test_4_posteriors_that_fill_the_prior_pass(trained):
     world, _, batch = trained
     rung = rungs.latent_moments(world, batch, infers=True)
@@ -238,6 +254,14 @@ def test_4_moments_are_those_of_samples(trained):
     mean, std = rungs._moments(seen.latent, world.latent_prior(seen.states.feat[:-1]))
     torch.testing.assert_close(mean, drawn.flatten(0, 3).mean(0), atol=0.02, rtol=0)
     torch.testing.assert_close(std, drawn.flatten(0, 3).std(0), atol=0.02, rtol=0)
+
+
+def test_4_moments_are_in_units_of_the_prior():
+    q, units = torch.randn(5, 1, 3, 2), torch.tensor([0.5, 4.0])
+    own, prior = Gaussian(q, q.abs() + 0.1), Gaussian(torch.zeros_like(q), torch.ones_like(q))
+    moved = [Gaussian(3 + units * one.mean, units * one.std) for one in (own, prior)]
+    for one, other in zip(rungs._moments(own, prior), rungs._moments(*moved), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def prior_rung(world):
@@ -402,6 +426,8 @@ def test_a_replay_of_the_recorded_actions_earns_the_recorded_rewards():
     calls = {"env": "pendulum-swingup", "source": "evaluate", "seed": 0}
     (episode,) = rollout.episodes([env], act, [FIRST_SEED + 4], first_order=4, **calls)
     replay = acting.replay_in(env)
+    beyond = np.concatenate([episode.action[18:], episode.action[:9]])
+    assert replay(episode, 18, beyond) == pytest.approx(episode.reward[18:].sum()), "it ends where the episode does"
     for t in (0, 7, 18):
         assert replay(episode, t, episode.action[t : t + 5]) == pytest.approx(episode.reward[t : t + 5].sum(), rel=1e-5)
 

@@ -90,6 +90,8 @@ def test_a_policy_takes_the_place_of_its_own_earlier_state_alone(run: Run, hub: 
     assert python(hub, *push, run.path).returncode == 0
     refused = python(hub, *push, other.path)
     assert refused.stderr.strip() == f"error: {REPO}: holds a model of seed 0, not 1; name another with --repo"
+    files.write_json(other.path / "config.json", run.config | {"label_frac": 0.5})
+    assert " of label_frac 0.273, not 0.5; name another" in python(hub, *push, other.path).stderr
     assert len(hub.repositories["models", REPO].commits) == 2
     files.write_json(other.path / "config.json", run.config | {"code": "c" * 40})
     assert "commit" in python(hub, *push, other.path).stdout and len(hub.repositories["models", REPO].commits) == 3

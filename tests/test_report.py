@@ -72,6 +72,19 @@ def test_the_average_appears_once_every_row_was_run(tmp_path):
     assert text.endswith("| not run (43.8) | not all run (62.4) | not all run (62.4) | not all run (62.4) |"), text
 
 
+def test_what_was_run_with_other_labels_alone_is_no_part_of_the_average(tmp_path):
+    few = [make_run(tmp_path / "few", "lawm", 0, [50], label_frac=0.01), make_run(tmp_path / "bc", "bc", 0, [90])]
+    text = tables.table_1(cells.of(records(few)))
+    named = dict(zip(*(line.split(" | ") for line in (text.splitlines()[0], row(text, "average"))), strict=True))
+    assert named["LAWM"] == "not run (62.4)" and named["BC |"] == "not all run |"
+
+
+def test_table_1_as_csv_tells_unfinished_from_not_run(runs):
+    rows = csv.DictReader(tables.table_1_csv(cells.of(records(runs))).splitlines())
+    states = {row["method"]: row["state"] for row in rows if row["dataset"] == "expert" and row["digest"]}
+    assert (states["lawm"], states["bc"], states["td3bc"]) == ("finished", "unfinished", "not run")
+
+
 def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
     found = records(runs)
     cell = row(tables.cell_table(cells.of(found)), "| LAWM |")
@@ -367,6 +380,18 @@ def test_a_stopped_seed_stays_with_the_settings_of_its_name(tmp_path):
     Run(stopped).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
     text = tables.table_1(cells.of(records([stopped, *paths])))
     assert "1.5 ± 0.7 (94.3 ± 0.6) | 6.0 ± 2.8 (1 stopped) (94.3 ± 0.6)" in row(text, "walker-walk | expert")
+
+
+def test_an_earlier_attempt_at_a_finished_seed_that_was_stopped_stands_for_itself(tmp_path):
+    paths, (first, other) = tried(tmp_path)
+    stopped = make_run(
+        tmp_path / "before" / "a-s1", "lawm", 1, [5], finished=False, settings={"model": {"prior": None}}
+    )
+    Run(stopped).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
+    text = tables.table_1(cells.of(records([stopped, *paths])))
+    assert "1.5 ± 0.7 (94.3 ± 0.6) | 6.0 ± 2.8 (94.3 ± 0.6) | unfinished (1 stopped)" in row(
+        text, "walker-walk | expert"
+    )
 
 
 def test_settings_whose_seeds_all_diverged_stand_for_themselves(tmp_path):

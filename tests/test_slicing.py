@@ -57,6 +57,23 @@ def test_medium_replay_ends_where_the_mean_of_the_last_20_first_exceeds_the_cap(
     assert len(cut(history(returns), "walker-walk", everything)["medium-replay"].rows) == 80
 
 
+def test_episodes_too_short_for_the_slice_count_in_the_mean() -> None:
+    rows = (
+        history([0.0] * 30) + [row(k, 1000.0, length=30) for k in range(30, 45)] + [row(k, 0.0) for k in range(45, 95)]
+    )
+    part = cut(rows, "walker-walk", Config(validation=0, min_steps=50))["medium-replay"]
+    assert sorted(one.order for one in part.rows) == list(range(30))
+
+
+@pytest.mark.parametrize(("known", "all_taken"), [(30, True), (31, False)])
+def test_recordings_with_actions_are_all_taken_where_they_fill_half_of_the_quota_at_most(
+    known: int, all_taken: bool
+) -> None:
+    rows = [row(k, 10.0, has_action=k < known) for k in range(100)]
+    part = cut(rows, "walker-walk", Config(quota=60, validation=0))["medium-replay"]
+    assert (sum(one.has_action for one in part.rows) == known) == all_taken
+
+
 def test_a_mean_at_the_cap_does_not_exceed_it() -> None:
     part = cut(history([585.0] * 30), "walker-walk", Config(validation=0))["medium-replay"]
     assert len(part.rows) == 30

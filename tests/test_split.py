@@ -302,6 +302,17 @@ def test_short_trajectories_are_left_out_of_a_whole_import_too(tmp_path: Path) -
     assert Manifest.load(tmp_path / "dataset" / "custom-made").slices["expert"].found == 30
 
 
+def test_a_recording_without_actions_stays_beside_a_whole_import_that_has_them(tmp_path: Path) -> None:
+    """One is in the slice that was imported, the other in the history."""
+    episodes = made(30)
+    store(tmp_path, [replace(one, source="whole") for one in episodes], slice_name="plan2explore")
+    store(tmp_path, [one.stripped() for one in episodes])
+    split(tmp_path)
+    slices = Manifest.load(tmp_path / "dataset" / "custom-made").slices
+    counts = {name: entry.found for name, entry in slices.items()}
+    assert counts == {"medium-replay": 30, "plan2explore": 30}
+
+
 def test_what_another_source_holds_too_is_taken_once(tmp_path: Path) -> None:
     store(tmp_path, made(40))
     store(tmp_path, made(45, source="again"))

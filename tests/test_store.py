@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from helpers import counting_episode, random_episode
@@ -143,6 +144,30 @@ def test_a_history_that_lost_a_file_is_an_error_and_stays(tmp_path: Path, lost: 
     if lost.endswith(".h5"):
         with pytest.raises(UserError, match="says 12 episodes, but 8 are there"):
             raw.rows(ENV)
+
+
+@pytest.mark.parametrize(("lost", "committed", "says"), [(8, 9, "says 9 .* 8 are there"), (None, 4, "2 files follow")])
+def test_one_episode_less_or_one_file_more_than_a_kill_explains_is_an_error(
+    tmp_path: Path, lost: int | None, committed: int, says: str
+) -> None:
+    raw = made(tmp_path, [])
+    for orders in (range(4), range(4, 8), [8]):
+        raw.append(ENV, SOURCE, 0, [counting_episode(k) for k in orders])
+    raw.commit(ENV, SOURCE, 0, committed)
+    if lost:
+        (tmp_path / "raw" / ENV / SOURCE / "0" / f"{lost:06d}.h5").unlink()
+        with pytest.raises(UserError, match=says):
+            raw.rows(ENV)
+    with pytest.raises(UserError, match=says):
+        raw.resume(ENV, SOURCE, 0)
+
+
+def test_a_changed_index_is_told_without_reading_an_episode(tmp_path: Path) -> None:
+    raw = made(tmp_path, [counting_episode(k) for k in range(6)])
+    with h5py.File(raw.rows(ENV)[0].path, "a") as file:
+        file["episode_return"][2] += 1
+    with pytest.raises(UserError, match="000000.h5: corrupt, its index"):
+        raw.rows(ENV)
 
 
 def test_a_first_round_that_lost_its_checkpoint_is_an_error_and_stays(tmp_path: Path) -> None:

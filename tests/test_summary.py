@@ -38,6 +38,12 @@ def test_summary_is_that_of_all_rows():
     assert parts[2].rows == 0
 
 
+def test_a_summary_matches_one_of_as_many_rows_and_ends_alone():
+    one = Summary(9, 1, [0.5], [2.0])
+    assert one.matches(replace(one, mean=[0.5 + 1e-7])) and not one.matches(replace(one, mean=[0.51]))
+    assert not one.matches(replace(one, rows=8)) and not one.matches(replace(one, ends=0))
+
+
 def test_split_tells_each_kind_apart_from_its_very_rows(folder):
     manifest = Manifest.load(folder)
     (entry,) = manifest.slices.values()

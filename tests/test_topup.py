@@ -57,12 +57,14 @@ def test_a_quota_is_filled_and_stays_filled(history: Path, tmp_path: Path) -> No
 
 
 def test_it_fills_the_share_that_the_split_gives(history: Path, tmp_path: Path) -> None:
-    """Another source's episodes take their share of the quota, of which no rollout is theirs."""
+    """Another source's episodes take their share of the quota, of which no rollout is theirs; whole imports have none."""
     root = copied(history, tmp_path)
     store = Store(root / "raw")
     others = [replace(episode, source="other") for episode in store.read(store.rows(ENV)[:20])]
     others = [replace(episode, reward=episode.reward + np.float32(0.01)) for episode in others]
     store.create(ENV, "other", store.meta(ENV, "dreamer") | {"collected": "made for a test"}, others)
+    explored = [replace(one, source="explored", reward=one.reward + np.float32(0.01)) for one in others]
+    store.create(ENV, "explored", store.meta(ENV, "other") | {"slice": "plan2explore"}, explored)
     topup.top_up(root, ENV, "medium", split(114))
     rows = store.rows(ENV)
     assert sum(row.source == "topup" for row in rows) == 8, "57 is its half: seven are missing, rounds are of two"

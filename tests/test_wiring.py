@@ -111,7 +111,7 @@ def test_free_nats_are_those_of_table_2(dataset, slice_name, nats):
     assert data.sizes_of(dataset.manifest, slice_name, False).free_nats == nats
 
 
-@pytest.mark.parametrize(("share", "labeled"), [(0.25, 4), (0.5, 8), (0.0, 1), (1.0, 15)])
+@pytest.mark.parametrize(("share", "labeled"), [(0.25, 4), (0.3, 5), (0.5, 8), (0.0, 1), (1.0, 15)])
 def test_the_labeled_share_of_a_batch_is_the_one_asked_for(dataset, share, labeled):
     read, method = built(dataset, "lawm", settings=["train.batch=16", f"train.labeled_share={share}"])
     assert method._windows(read).batch(0).num_labeled == labeled
