@@ -57,7 +57,7 @@ def test_a_quota_is_filled_and_stays_filled(history: Path, tmp_path: Path) -> No
 
 
 def test_it_fills_the_share_that_the_split_gives(history: Path, tmp_path: Path) -> None:
-    """Another source's episodes take their share of the quota, of which no rollout is theirs; whole imports have none."""
+    """Another source's episodes take their share of the quota, of which no rollout is theirs; whole imports none."""
     root = copied(history, tmp_path)
     store = Store(root / "raw")
     others = [replace(episode, source="other") for episode in store.read(store.rows(ENV)[:20])]
