@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lawm_data import config, files
-from lawm_data.errors import UserError, reason
+from lawm_data.errors import UserError, memory_errors
 
 
 class Commands(click.Group):
@@ -18,7 +18,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with memory_errors():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
@@ -27,21 +28,9 @@ class Commands(click.Group):
                 raise
             click.echo(f"error: {error.filename}: {error.strerror}; check this path", err=True)
             ctx.exit(2)
-        except (MemoryError, RuntimeError) as error:
-            if not _lacks_memory(error):
-                raise
-            cure = "train fewer --seeds at a time, or lower the recipe's batch or sizes"
-            click.echo(f"error: not enough memory ({reason(error)}); {cure}", err=True)
-            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("\ninterrupted: run the same command again to continue", err=True)
             ctx.exit(130)
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether numpy or torch says so, of which the latter is not imported for it."""
-    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return named or isinstance(error, MemoryError)
 
 
 root_option = click.option(

@@ -1,5 +1,8 @@
 """The one error that users are meant to see."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 LONGEST = 600  # characters of a message
 
 
@@ -19,6 +22,19 @@ class UserError(Exception):
 def reason(error: BaseException | None) -> str:
     """The first line of what an error of another library says; the name of its class where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn what numpy and torch raise where memory is short into a UserError; torch is not imported for it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+        if not named and not isinstance(error, MemoryError):
+            raise
+        cure = "train fewer --seeds at a time, or lower the recipe's batch or sizes"
+        raise UserError(f"not enough memory ({reason(error)}); {cure}") from error
 
 
 class Missing(UserError):

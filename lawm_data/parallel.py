@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from lawm_data.errors import UserError
+from lawm_data.errors import UserError, memory_errors
 
 PATIENCE = 2.0  # seconds; to draw takes none
 
@@ -92,7 +92,8 @@ def _child(task: Callable[..., None], arguments: tuple[Any, ...], errors: Any, l
     threading.Thread(target=_die_with_parent, daemon=True).start()
     tqdm.set_lock(_DrawingLock(lock))
     try:
-        task(*arguments)
+        with memory_errors():
+            task(*arguments)
     except UserError as error:
         errors.put(str(error))
         raise SystemExit(2) from None
