@@ -124,11 +124,12 @@ def test_what_is_being_removed_cannot_be_held(hub: LoopbackHub, tmp_path: Path, 
     assert refused and not manifest.exists() and not cache.hold(manifest)
 
 
-def test_what_was_used_last_is_removed_last(hub: LoopbackHub, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("last", ["a", "b"])
+def test_what_was_used_last_is_removed_last(hub: LoopbackHub, tmp_path: Path, monkeypatch: Any, last: str) -> None:
     """Whatever the file system notes of reading, and although nothing of it is fetched again."""
     home, cached_at = {"HF_HOME": str(tmp_path / "home")}, tmp_path / "home" / "hub"
     shas = {name: hub.publish(f"tester/{name}", content(tmp_path / name, n)).sha for n, name in ((15, "a"), (16, "b"))}
-    for name in ("a", "b", "a"):
+    for name in ("a", "b", last):
         where = f"tester/{name}@{shas[name]}"
         assert client(hub, "pull", where, **home)["outcomes"][where]["error"] is None
     for blob in cached_at.rglob("blobs/*"):
@@ -136,7 +137,7 @@ def test_what_was_used_last_is_removed_last(hub: LoopbackHub, tmp_path: Path, mo
     size = sum(blob.stat().st_size for blob in cached_at.rglob("blobs/*"))
     monkeypatch.setenv(cache.LIMIT, str(size / 1e9))
     cache.make_room(cached_at, cached_at, {"new": 1})
-    assert cached(tmp_path / "home") == {shas["a"]}
+    assert cached(tmp_path / "home") == {shas[last]}
 
 
 def test_the_same_data_in_a_new_commit_are_those_that_a_run_began_with(hub: LoopbackHub, tmp_path: Path) -> None:
