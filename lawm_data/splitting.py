@@ -86,7 +86,7 @@ def _with_actions(store: Store, rows: list[Row]) -> list[Row]:
 
 def _alike(row: Row) -> tuple[object, ...]:
     """What the same recording has in common, with its actions or without."""
-    return row.slice_name, row.length, row.episode_return
+    return row.length, row.episode_return
 
 
 def _labeled(part: Slice, config: Config) -> set[str]:
