@@ -93,6 +93,7 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
 @click.option("--slice", "slice_", help="make these episodes that slice, whole (e.g. plan2explore)")
 @click.option("--repeat", type=click.IntRange(1), help="control steps to a recorded step, of a task [default: 2]")
 @click.option("--only", default=":", metavar="FIRST:STOP", help="which episodes, from 0 [default: all]")
+@click.option("--skip-bad", is_flag=True, help="leave out episodes that cannot be used (NaN, actions beyond [-1, 1])")
 @click.option("--credit", help="whom the dataset card is to credit, and on what terms")
 @root_option
 def import_(format_: str, paths: tuple[Path, ...], env: str, slice_: str | None, root: Path, **options: Any) -> None:

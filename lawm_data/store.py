@@ -34,7 +34,7 @@ INDEX = ("length", "order", "terminal", "has_action", "episode_return", "crc32")
 
 @dataclass(frozen=True)
 class _Meta:
-    """Of meta.json. only, episodes: which of an import, and how many; action_bounds: what [-1, 1] was in it."""
+    """Of meta.json. only, skip_bad, episodes: which of an import, how many; action_bounds: what [-1, 1] was in it."""
 
     schema_version: int
     env: str
@@ -45,6 +45,7 @@ class _Meta:
     credits: str | None
     slice: str | None
     only: str = ":"
+    skip_bad: bool = False
     episodes: int | None = None
     action_bounds: list[tuple[float, float]] | None = None
 
@@ -329,7 +330,8 @@ def _read_chunk(path: Path, rows: list[Row]) -> Iterator[Episode]:
     with opened(path, str(path)) as file:
         columns = [file[name] for name in ("observation", "action", "reward")]
         for row in rows:
-            spans = zip(columns, row.start, _span(row), strict=True)
+            sizes = row.length + 1, row.length * row.has_action, row.length
+            spans = zip(columns, row.start, sizes, strict=True)
             observation, action, reward = (column[first : first + size] for column, first, size in spans)
             episode = Episode(
                 observation=observation,
@@ -344,7 +346,3 @@ def _read_chunk(path: Path, rows: list[Row]) -> Iterator[Episode]:
             if _crc32(_arrays(episode)) != row.crc32:
                 raise UserError(f"{path}: corrupt, the checksum of {row.episode_id} differs; make this source again")
             yield episode
-
-
-def _span(row: Row) -> tuple[int, int, int]:
-    return row.length + 1, row.length * row.has_action, row.length

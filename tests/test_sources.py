@@ -12,7 +12,17 @@ import pytest
 from foreign import Group, box, laom_group, minari_episode, write_laom, write_minari
 from given import succeed
 from helpers import counting_episode, random_episode
-from test_importers import CUSTOM, EPISODES, aime_arrays, check_same, imported, walker_arrays, write, write_aime
+from test_importers import (
+    CUSTOM,
+    EPISODES,
+    aime_arrays,
+    check_same,
+    d4rl_arrays,
+    imported,
+    walker_arrays,
+    write,
+    write_aime,
+)
 
 from lawm_data import envs, importers, table4
 from lawm_data.episode import Episode
@@ -247,6 +257,46 @@ def test_only_counts_the_episodes_of_a_file_that_holds_several(tmp_path: Path) -
 def test_a_forgotten_part_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     imported(tmp_path / "raw", "aime", write_aime(tmp_path / "buffer", EPISODES[1:]))
     assert "1 of the files 0..11 are not there, the first is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format_name", ["aime", "d4rl", "minari", "laom"])
+def test_episodes_that_cannot_be_used_are_left_out_where_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], format_name: str
+) -> None:
+    """One has a reward that is NaN, one an observation; the first of all would need another order else."""
+    spoilt = [replace(one, reward=one.reward.copy(), observation=one.observation.copy()) for one in EPISODES]
+    spoilt[0].reward[3], spoilt[5].observation[2] = np.nan, np.nan
+    path = tmp_path / "set.hdf5"
+    if format_name == "aime":
+        path = write_aime(tmp_path / "set", spoilt)
+    elif format_name == "d4rl":
+        write(path, d4rl_arrays(spoilt))
+    elif format_name == "minari":
+        path = write_minari(tmp_path / "set", [minari_episode(one) for one in spoilt])
+    else:
+        write_laom(path, [laom_group(one) for one in spoilt])
+    with pytest.raises(UserError, match="reward row"):
+        importers.run(format_name, [path], CUSTOM, tmp_path / "raw")
+    importers.run(format_name, [path], CUSTOM, tmp_path / "raw", skip_bad=True)
+    store = Store(tmp_path / "raw")
+    found = list(store.read(store.rows(CUSTOM)))
+    assert [one.order for one in found] == list(range(len(EPISODES) - 2))
+    kept = [one for k, one in enumerate(EPISODES) if k not in (0, 5)]
+    lost = int(format_name == "laom")  # its last step has no next observation
+    for one, other in zip(found, kept, strict=True):
+        np.testing.assert_array_equal(one.reward, other.reward[: other.length - lost])
+    said = capsys.readouterr().err
+    assert "left out 2 episodes that cannot be used, the first: " in said and "reward row" in said
+    assert "without those that cannot be used" in source_meta(tmp_path / "raw")["collected"]
+    with pytest.raises(UserError, match="imported before as --skip-bad, now as every episode"):
+        importers.run(format_name, [path], CUSTOM, tmp_path / "raw")
+
+
+def test_where_no_episode_can_be_used_nothing_is_imported(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.hdf5", d4rl_arrays(EPISODES) | {"rewards": np.full(227, np.nan)})
+    with pytest.raises(UserError, match=r"none of 12 episodes can be used: .*set.hdf5, rows 0.* reward row 0"):
+        importers.run("d4rl", [path], CUSTOM, tmp_path / "raw", skip_bad=True)
+    assert not Store(tmp_path / "raw").envs()
 
 
 @pytest.mark.parametrize(

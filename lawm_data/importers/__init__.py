@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lawm_data.importers.aime import Aime
 from lawm_data.importers.d4rl import D4rl
 from lawm_data.importers.laom import Laom
 from lawm_data.importers.minari import Minari
-from lawm_data.importers.recording import Recording, lost_in_single, single
+from lawm_data.importers.recording import Recording, Trajectory, lost_in_single, single
 from lawm_data.manifest import LARGEST_SIZE, is_custom
 from lawm_data.progress import Bar
 from lawm_data.store import Row, Store
@@ -42,12 +43,14 @@ def run(
     *,
     repeat: int | None = None,
     only: str = ":",
+    skip_bad: bool = False,
     credit: str | None = None,
 ) -> None:
     """Import `paths` as one source named by format and content; the same content again adds nothing.
 
     repeat: control steps to a recorded step, for an env that has a simulator (None: 2); only: FIRST:STOP, which of
-    the recording's episodes, counted from 0; credit: whom the dataset card is to name, beside what the format knows.
+    the recording's episodes, counted from 0; skip_bad: leave out those of which numbers cannot be used, such as NaN;
+    credit: whom the dataset card is to name, beside what the format knows.
     """
     _check_names(format_name, env, slice_name)
     chosen = _range(only)
@@ -64,18 +67,21 @@ def run(
         unknown = {name for name, _ in recording.layout} - {name for name, _ in spec.layout}
         recording.notes += [f"left out, as {env} does not observe it: {', '.join(sorted(unknown))}"] if unknown else []
     collected = f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})"
-    part = [] if only == ":" else [f"of its episodes {only}"]
+    part = [f"of its episodes {only}"] if only != ":" else []
+    part += ["without those that cannot be used"] if skip_bad else []
     meta = _shape(recording, spec, store, env, paths[0]) | {
         "collected": "; ".join([collected, *recording.notes, *part]),
         "credits": "; ".join(filter(None, [recording.credits, credit])) or None,
         "slice": slice_name,
         "only": only,
+        "skip_bad": skip_bad,
     }
     if source in store.sources(env):
         _check_same(folder, store.meta(env, source), meta, credit)
         click.echo(f"{folder}: these episodes are imported already, nothing added")
         return
-    count = store.create(env, source, meta, _episodes(recording, env, source, spec, meta["action_size"], chosen))
+    checked = partial(_checked, env=env, source=source, spec=spec, sizes=(_width(meta["layout"]), meta["action_size"]))
+    count = store.create(env, source, meta, _episodes(recording, spec, chosen, checked, skip_bad))
     rows = store.rows(env, source)
     for note in [*recording.notes, *_cut_short(rows, spec)]:
         click.echo(note, err=True)
@@ -102,7 +108,7 @@ def _shape(recording: Recording, spec: envs.Spec | None, store: Store, env: str,
             f"{path}: no trajectory has actions, so their size is unknown; name recordings of {env} that have some in "
             "the same command, or import them before"
         )
-    size = sum(size for _, size in recording.layout)
+    size = _width(recording.layout)
     if max(size, action_size) > LARGEST_SIZE:
         raise UserError(
             f"{path}: observations of {size:,} numbers and actions of {action_size:,}; import {LARGEST_SIZE:,} of each "
@@ -117,34 +123,37 @@ def _shape(recording: Recording, spec: envs.Spec | None, store: Store, env: str,
 
 
 def _episodes(
-    recording: Recording, env: str, source: str, spec: envs.Spec | None, action_size: int, chosen: slice
+    recording: Recording,
+    spec: envs.Spec | None,
+    chosen: slice,
+    checked: Callable[[Trajectory, int], Episode],
+    skip_bad: bool,
 ) -> Iterator[Episode]:
-    layout = spec.layout if spec else recording.layout
-    observation_size = sum(size for _, size in layout)
     absent, partly = 0, []  # of all actions; where some are known and others not
-    coarse: list[tuple[str, np.ndarray, int]] = []  # a column that float32 cannot tell, and where
-    trajectories = islice(recording.trajectories(layout), chosen.start, chosen.stop)
+    coarse: list[str] = []  # columns that float32 cannot tell, and where
+    bad: list[UserError] = []
+    trajectories = islice(recording.trajectories(spec.layout if spec else recording.layout), chosen.start, chosen.stop)
     total = len(range(recording.count)[chosen]) or None  # of files, of which one may hold several
-    bar = Bar(trajectories, f"import {source}", total, unit="episode", disable=None)
-    order = -1
-    for order, (where, recorded, action, reward, terminal, first) in enumerate(bar):
-        if spec and len(reward) > spec.episode_length:
-            raise UserError(
-                f"{where}: {len(reward)} steps, but an episode of {env} has {spec.episode_length} at action repeat "
-                f"{spec.repeat}; give the repeat of the recording with --repeat, or import as --env custom:NAME"
-            )
-        unknown = np.ones(1, bool) if action is None else np.isnan(action)
-        absent += action is None
-        if unknown.any() and not unknown.all():
-            partly.append(where)
-        coarse += [(where, recorded[:, column], column) for column in lost_in_single(recorded)[:1]]
-        observation, known = single(recorded), None if unknown.any() else action
-        episode = Episode(observation, known, reward, terminal, env, source, 0, order)
-        episode.validate(observation_size, action_size, where, first)
-        if action is not None and action.shape[1] != action_size:  # of actions that are unknown
-            raise UserError(f"{where}: action size {action.shape[1]}, but {env} has {action_size}; check --env")
+    order = 0
+    for one in Bar(trajectories, "import", total, unit="episode", disable=None):
+        try:
+            episode = checked(one, order)
+        except UserError as error:
+            if not skip_bad:
+                raise
+            bad.append(error)
+            continue
+        order += 1
+        absent += one.action is None
+        if one.action is not None and episode.action is None and not np.isnan(one.action).all():
+            partly.append(one.where)
+        coarse += [_column(one, k) for k in lost_in_single(one.observation)[:1]]
         yield episode
-    if order < 0:
+    if bad:
+        recording.notes.append(f"left out {len(bad)} episodes that cannot be used, the first: {bad[0]}")
+    if bad and not order:
+        raise UserError(f"none of {len(bad)} episodes can be used: {bad[0]}")
+    if not order:
         first, stop = (place or "" for place in (chosen.start, chosen.stop))
         raise UserError(f"--only {first}:{stop}: none of the recording's episodes; they are counted from 0")
     if absent:
@@ -157,11 +166,34 @@ def _episodes(
             f"{partly[0]}"
         )
     if coarse:
-        place, column, number = coarse[0]
         recording.notes.append(
-            f"{len(coarse)} episodes vary by less than float32 can tell beside an offset: column {number} of the "
-            f"observations of {place} by {np.ptp(column):.2g} around {column.mean():.7g}; subtract the offset first"
+            f"{len(coarse)} episodes vary by less than float32 can tell beside an offset: {coarse[0]}; subtract the "
+            "offset first"
         )
+
+
+def _column(one: Trajectory, k: int) -> str:
+    column = one.observation[:, k]
+    return f"column {k} of the observations of {one.where} by {np.ptp(column):.2g} around {column.mean():.7g}"
+
+
+def _checked(
+    one: Trajectory, order: int, env: str, source: str, spec: envs.Spec | None, sizes: tuple[int, int]
+) -> Episode:
+    """The episode that a trajectory makes, without its actions where one of them is unknown. UserError where its
+    numbers cannot be used; sizes: of observation and action.
+    """
+    if spec and len(one.reward) > spec.episode_length:
+        raise UserError(
+            f"{one.where}: {len(one.reward)} steps, but an episode of {env} has {spec.episode_length} at action repeat "
+            f"{spec.repeat}; give the repeat of the recording with --repeat, or import as --env custom:NAME"
+        )
+    known = None if one.action is None or np.isnan(one.action).any() else one.action
+    episode = Episode(single(one.observation), known, one.reward, one.terminal, env, source, 0, order)
+    episode.validate(*sizes, one.where, one.first)
+    if one.action is not None and one.action.shape[1] != sizes[1]:  # of actions that are unknown
+        raise UserError(f"{one.where}: action size {one.action.shape[1]}, but {env} has {sizes[1]}; check --env")
+    return episode
 
 
 def _cut_short(rows: Sequence[Row], spec: envs.Spec | None) -> Iterator[str]:
@@ -196,8 +228,13 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], credi
             raise UserError(f"{folder}: imported before as {old}, now as {new}; delete the folder to change it")
 
 
+def _width(layout: Iterable[Sequence[Any]]) -> int:
+    return sum(size for _, size in layout)
+
+
 def _made_with(meta: dict[str, Any]) -> list[str]:
-    return [meta["slice"] or "history", f"--repeat {meta['repeat']}", f"--only {meta.get('only', ':')}"]
+    skip = "--skip-bad" if meta.get("skip_bad") else "every episode"
+    return [meta["slice"] or "history", f"--repeat {meta['repeat']}", f"--only {meta.get('only', ':')}", skip]
 
 
 def _range(only: str) -> slice:
