@@ -81,8 +81,18 @@ def run(
         click.echo(f"{folder}: these episodes are imported already, nothing added")
         return
     checked = partial(_checked, env=env, source=source, spec=spec, sizes=(_width(meta["layout"]), meta["action_size"]))
-    count = store.create(env, source, meta, _episodes(recording, spec, chosen, checked, skip_bad))
+    store.create(env, source, meta, _episodes(recording, spec, chosen, checked, skip_bad))
+    step = files.typed(f"lawm-data split --env {env}", raw_root.parent)
     rows = store.rows(env, source)
+    _tell(recording, spec, rows, folder, slice_name, step)
+    if paper := table4.paper(env, slice_name):
+        click.echo(_beside_table4([row.episode_return for row in rows], paper))
+
+
+def _tell(
+    recording: Recording, spec: envs.Spec | None, rows: Sequence[Row], folder: Path, slice_name: str | None, step: str
+) -> None:
+    """What was imported and left out, and what to type next."""
     for note in [*recording.notes, *_cut_short(rows, spec)]:
         click.echo(note, err=True)
     if not spec and len(recording.layout) > 1:
@@ -92,11 +102,8 @@ def run(
             f"{slice_name}: a slice of its own, as none of the paper's, {', '.join(table4.SLICES)}; to rename it, "
             f"delete {folder} and import again"
         )
-    step = files.typed(f"lawm-data split --env {env}", raw_root.parent)
     few = "" if all(row.has_action for row in rows) else f", {sum(row.has_action for row in rows)} of them with actions"
-    click.echo(f"{folder}: {count} episodes imported{few}; next: {step}")
-    if paper := table4.paper(env, slice_name):
-        click.echo(_beside_table4([row.episode_return for row in rows], paper))
+    click.echo(f"{folder}: {len(rows)} episodes imported{few}; next: {step}")
 
 
 def _shape(recording: Recording, spec: envs.Spec | None, store: Store, env: str, path: Path) -> dict[str, Any]:
