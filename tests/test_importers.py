@@ -162,6 +162,16 @@ def test_d4rl_without_next_observations_leaves_out_the_last_steps(tmp_path: Path
         assert not one.terminal
 
 
+@pytest.mark.parametrize("kind", ["?", "i1", "u2", "i4", "i8", "f2", "f8"])
+def test_observations_of_any_numbers_are_read(tmp_path: Path, kind: str) -> None:
+    whole = d4rl_arrays(EPISODES)
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        for key, value in whole.items():
+            file[key] = np.sign(value).astype(kind) if "observations" in key else value
+    for found, one in zip(imported(tmp_path / "raw", "d4rl", tmp_path / "set.hdf5"), EPISODES, strict=True):
+        np.testing.assert_array_equal(found.observation, np.sign(one.observation).astype(kind).astype(np.float32))
+
+
 def test_what_float32_cannot_tell_beside_an_offset_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not where it is the rounding of a simulator, nor of a constant."""
 

@@ -118,7 +118,7 @@ def lost_in_single(array: np.ndarray) -> np.ndarray:
 
     What varies by less than 1e-11 of its size is rounding of the simulator, and no loss.
     """
-    if array.dtype == np.float32 or not np.isfinite(array).all():  # the latter is refused later
+    if np.can_cast(array.dtype, np.float32) or not np.isfinite(array).all():  # the latter is refused later
         return np.zeros(0, int)
     spread, size = np.ptp(array, axis=0), np.abs(array).max(axis=0)
     error = np.abs(single(array) - array).max(axis=0)
