@@ -207,9 +207,8 @@ class Run:
 
     @property
     def reachable(self) -> set[Position]:
-        """Where it can be continued: at its checkpoints, and at the start until the first of them was dropped."""
-        kept = self.positions()
-        return {*kept, START} if len(kept) < KEPT else set(kept)
+        """Where it can be continued: at its checkpoints, and at the start while there is none: none is given up."""
+        return set(self.positions()) or {START}
 
     def discard(self, beyond: Position) -> None:
         """Remove the checkpoints after `beyond`."""

@@ -62,10 +62,14 @@ class Cell(NamedTuple):
         return [run.best.mean for run in self.runs]
 
     @property
+    def lost(self) -> int:
+        """How many seeds diverged: without them a method looks better than it is."""
+        return sum(run.state == STOPPED for run in self.others)
+
+    @property
     def stopped(self) -> str:
-        """` (1 stopped)`, or nothing: without the seeds that diverged a method looks better than it is."""
-        count = sum(run.state == STOPPED for run in self.others)
-        return f" ({count} stopped)" if count else ""
+        """` (1 stopped)`, or nothing."""
+        return f" ({self.lost} stopped)" if self.lost else ""
 
     @property
     def labeled(self) -> str:

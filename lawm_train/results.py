@@ -58,7 +58,7 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], dict[str, list[Path]]]:
     for path in paths:
         if path.suffix == ".csv":
             records += evidence.from_csv(path)
-        elif path.is_dir() and not Run(path).exists:
+        elif path.exists() and not Run(path).exists:
             without.setdefault("no run is there", []).append(path)
         elif not Run(path).trains:
             without.setdefault("collectors have no score", []).append(path)

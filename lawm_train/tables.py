@@ -58,7 +58,9 @@ def table_1_csv(found: Cells) -> str:
     """
     found, text = beside_oracles(found), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = "environment dataset digest label_frac method settings state labeled runs updates last last_std best"
+    names = (
+        "environment dataset digest label_frac method settings state labeled runs stopped updates last last_std best"
+    )
     writer.writerow([*names.split(), "paper", "paper_std", "difference"])
     for place in _places(found):
         own = found.get(place, {})
@@ -252,17 +254,17 @@ def _numbers(cell: Cell) -> list[object]:
     """The columns of `table_1_csv` from `state` on."""
     known = [cell.paper.mean, cell.paper.std] if cell.paper else ["", ""]
     if not cell.runs:
-        return ["unfinished" if cell.others else NOT_RUN, "", 0, "", "", "", "", *known, ""]
+        return ["unfinished" if cell.others else NOT_RUN, "", 0, cell.lost, "", "", "", "", *known, ""]
     last = [value / 10 for value in cell.last]
     std = f"{stdev(last):.2f}" if len(last) > 1 else ""
     difference = "" if cell.difference is None else f"{cell.difference:.2f}"
-    ran = ["finished", cell.labeled, len(last), cell.updates]
+    ran = ["finished", cell.labeled, len(last), cell.lost, cell.updates]
     return [*ran, f"{fmean(last):.2f}", std, f"{fmean(cell.best) / 10:.2f}", *known, difference]
 
 
 def _detail(cell: Cell) -> list[str]:
     """The columns of `cell_table` from `labeled episodes` on."""
-    count = str(len(cell.runs)) + (f" (+ {len(cell.others)} not finished)" if cell.others else "")
+    count = str(len(cell.runs)) + (f" (+ {len(cell.others)} not finished)" if cell.others else "") + cell.stopped
     if not cell.runs:
         return ["", count, *[""] * 8]
     episodes = distinct(len(run.last.returns) for run in cell.runs)

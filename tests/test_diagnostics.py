@@ -322,7 +322,7 @@ def test_6_cannot_tell_where_nothing_is_earned(trained):
     last(world.reward_head).weight.zero_()
     last(agent.targets).weight.zero_()
     last(agent.targets).bias.zero_()
-    for promised, passed in ((-1, None), (1, False)):
+    for promised, passed in ((-1, None), (1.1 * acting.FLOOR, None), (1, False)):
         last(world.reward_head).bias.fill_(promised)
         rung = acting.exploitation(agent, episodes_of(agent.policy(), count=1), lambda *_: 0.0)
         assert rung.passed is passed, rung

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from test_train import final, job, logged
@@ -82,6 +84,22 @@ def test_a_run_that_is_to_go_on_is_not_finished(dataset, tmp_path):
     assert not run.finished and run.config == asked
 
 
+def test_a_finished_seed_goes_on_from_its_end_and_new_ones_begin_beside_it(dataset, tmp_path, capsys):
+    """Also where its end is its only checkpoint."""
+    (first,) = train.train(job(dataset, "bc", [0], ["train.checkpoint_every=99"]), tmp_path)
+    assert len(first.positions()) == 1
+    longer = ["train.checkpoint_every=99", "agent.bc.updates=14"]
+    capsys.readouterr()
+    runs = train.train(job(dataset, "bc", [0, 1], longer), tmp_path)
+    assert "seed 0, " in (said := capsys.readouterr().out) and "continuing at update 10 of phase bc" in said
+    lines = [json.loads(line) for line in (first.path / "metrics.jsonl").read_text().splitlines()]
+    updates = [row["update"] for row in trained(lines)]
+    assert updates and len(updates) == len({*updates}), "nothing was done twice"
+    for run, seed in zip(runs, (0, 1), strict=True):
+        (whole,) = train.train(job(dataset, "bc", [seed], longer), tmp_path / "whole")
+        assert equal(run, whole)
+
+
 def test_seeds_without_a_common_checkpoint_continue_apart(dataset, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         cut_at(patch, 1, 5)
@@ -118,7 +136,7 @@ def test_groups_share_a_position_and_the_furthest_goes_first(tmp_path):
         return made
 
     far, near, fresh, new = run("far", 8, 12), run("near", 4, 8), run("fresh", 4), run("new")
-    assert side_by_side([new, near, fresh, far]) == [[far, near], [fresh, new]]
+    assert side_by_side([new, near, fresh, far]) == [[far, near], [fresh], [new]]
     assert side_by_side([far, new]) == [[far], [new]] and side_by_side([]) == []
 
 

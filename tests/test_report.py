@@ -529,6 +529,9 @@ def test_runs_of_collectors_are_left_out_with_one_line(runs, tmp_path, capsys):
     assert capsys.readouterr().err == "left out, collectors have no score: collect-walker-walk\n"
     report.write([tmp_path / "out", *runs], tmp_path / "again")
     assert capsys.readouterr().err == "left out, no run is there: out\n", "a report among the runs"
+    (tmp_path / "notes.txt").write_text("eps 2 next")
+    report.write([tmp_path / "notes.txt", *runs], tmp_path / "again")
+    assert capsys.readouterr().err == "left out, no run is there: notes.txt\n"
 
 
 def test_a_stopped_run_is_no_score(tmp_path):
@@ -536,7 +539,7 @@ def test_a_stopped_run_is_no_score(tmp_path):
     Run(path).log({"kind": "stopped", "phase": "agent", "update": 2, "term": "actor", "checkpoint": None})
     found = records([path])
     assert found[0].state == "stopped" and "unfinished (1 stopped) (94.3" in tables.table_1(cells.of(found))
-    assert "| 0 (+ 1 not finished) |" in tables.cell_table(cells.of(found))
+    assert "| 0 (+ 1 not finished) (1 stopped) |" in tables.cell_table(cells.of(found))
 
 
 def test_a_seed_that_was_stopped_is_told_and_does_not_bar_the_others_from_more_updates(runs, tmp_path):
@@ -545,6 +548,9 @@ def test_a_seed_that_was_stopped_is_told_and_does_not_bar_the_others_from_more_u
     found = cells.of(records([*runs, path]))
     assert "| 30.0 ± 14.1 (1 stopped) (94.3 ± 0.6) |" in row(tables.table_1(found), "walker-walk", "expert")
     assert "| 2 (1 stopped) | 30, 110 |" in row(tables.paired_table(found), "LAWM - C-LAP")
+    rows = csv.DictReader(tables.table_1_csv(found).splitlines())
+    counts = {row["method"]: row["stopped"] for row in rows if row["runs"] != "0"}
+    assert counts["lawm"] == "1" and counts["clap"] == "0"
 
 
 def test_a_seed_stopped_before_its_first_evaluation_is_told_too(runs, tmp_path):
