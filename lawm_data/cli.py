@@ -122,7 +122,9 @@ def split(env: str | None, out: Path | None, recipe: str, settings: tuple[str, .
     from lawm_data import slicing, splitting
 
     settings_of = config.load(recipe, settings, {"split": slicing.Config}, {"split": flags})
-    with files.lock(root) if out is None or files.is_writable(root) else nullcontext():  # none writes there meanwhile
+    with (
+        files.lock(root) if out is None or files.is_writable(root / ".lock") else nullcontext()
+    ):  # none writes there meanwhile
         splitting.split(root, env, settings_of["split"], out)
 
 

@@ -33,7 +33,7 @@ def memory_errors() -> Iterator[None]:
         named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
         if not named and not isinstance(error, MemoryError):
             raise
-        cure = "train fewer --seeds at a time, or lower the recipe's batch or sizes"
+        cure = "free some, or train with fewer --seeds at a time, a smaller batch or smaller models"
         raise UserError(f"not enough memory ({reason(error)}); {cure}") from error
 
 

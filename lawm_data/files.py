@@ -171,9 +171,9 @@ def lock(workspace: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_writable(folder: Path) -> bool:
-    """Whether files can be made in it, or in what it is to be made in."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+def is_writable(path: Path) -> bool:
+    """Whether a file can be written, or made in the folder that it is to be in."""
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     return os.access(there, os.W_OK)
 
 

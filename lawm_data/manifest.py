@@ -22,10 +22,10 @@ from lawm_data.summary import Summary
 NAME = "lawm.json"
 DEFAULT_SLICE = "medium-replay"
 SCHEMA_VERSION = 1
-MAX_BYTES = 16_000_000  # of lawm.json: some ten thousand files, or six slices of the largest observations
+MAX_BYTES = 16_000_000  # of lawm.json, more than ten thousand files
 SPLITS = ("labeled", "unlabeled", "validation", "withheld")
 STATISTICS = (*table4.COLUMNS, "episodes", "labeled", "steps")  # of a slice
-LARGEST_SIZE = 20_000  # of an observation or action, whose moments the manifest holds
+LARGEST_SIZE = 1_000_000  # of an observation or action; keeps products of sizes within 64 bits
 _SLICE = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?")
 _ENV = re.compile(r"(custom:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")  # it names folders

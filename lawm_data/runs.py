@@ -10,9 +10,9 @@ Tensors are read with safetensors; nothing is unpickled.
 from __future__ import annotations
 
 import json
-import math
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,7 +262,7 @@ def _row_of(line: str) -> dict[str, Any] | None:
     """A row of metrics; None for what is none, such as a last line that a kill cut."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in _PLACE.items()):
         return None
@@ -272,15 +272,18 @@ def _row_of(line: str) -> dict[str, Any] | None:
 def _are_numbers(values: Any) -> bool:
     """Whether it is a list of some finite numbers."""
     numbers = isinstance(values, list) and all(isinstance(value, int | float) for value in values)
-    return numbers and len(values) > 0 and all(map(math.isfinite, values))
+    return numbers and len(values) > 0 and all(abs(value) <= sys.float_info.max for value in values)
 
 
-def is_collector(path: Path) -> bool:
-    """Whether a folder holds the run of a collector, whole enough to tell."""
+def why_untold(path: Path) -> str | None:
+    """Why what a pattern such as runs/* matched has no score; None for runs of lawm-train, and for what is an error."""
+    run = Run(path)
+    if not run.exists:
+        return "no run is there" if path.exists() else None
     try:
-        return Run(path).exists and not Run(path).trains
+        return None if run.trains else "collectors have no score"
     except UserError:
-        return False
+        return None
 
 
 def trained(path: Path) -> Run:

@@ -18,13 +18,14 @@ from lawm_data import card, files, labels, shards, slicing, table4
 from lawm_data.draw import rank
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
-from lawm_data.manifest import NAME, FileEntry, Manifest, SliceEntry, folder_name, is_custom
+from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest, SliceEntry, folder_name, is_custom
 from lawm_data.progress import Bar
 from lawm_data.slicing import KEEPER, Config, Slice
 from lawm_data.store import Row, Store
 
 BUFFER_BYTES = 256_000_000  # trajectories read from the store at once, to be written in another order
 MEGABYTE = 1_000_000
+NUMBER_BYTES = 26  # of a number in a list of the manifest, a line of its own
 SHARDS_MULTIPLE = 8  # so that readers side by side share the files of a large split evenly
 
 
@@ -52,9 +53,11 @@ def split(root: Path, env: str | None, config: Config, out: Path | None) -> None
             )
     slices = _large_enough(parts, env, config)
     labeled = {name: _labeled(part, config) for name, part in slices.items()}
+    empty = _empty_manifest(store, env, slices, config)
+    _check_size(empty, len(slices))
     files.sweep(target.parent, target.name)  # no others: another workspace may be writing beside --out
     with files.new_folder(target) as folder:
-        manifest = _empty_manifest(store, env, slices, config)
+        manifest = empty
         for name, part in slices.items():
             manifest = _add_slice(folder, manifest, store, part, labeled[name], config)
         _write_card(folder, manifest, slices, labeled)
@@ -165,6 +168,15 @@ def _empty_manifest(store: Store, env: str, slices: dict[str, Slice], config: Co
         files={},
         action_bounds=bounds and [(low, high) for low, high in bounds],
     )
+
+
+def _check_size(manifest: Manifest, slices: int) -> None:
+    """The manifest holds two moments of each number that is observed, of up to two splits of each slice."""
+    if 4 * NUMBER_BYTES * slices * manifest.observation_size > MAX_BYTES:
+        raise UserError(
+            f"{manifest.env}: observations of {manifest.observation_size:,} numbers in {slices} slices are more than a "
+            f"manifest holds, which is at most {MAX_BYTES / 1e6:g} MB; record fewer numbers, or split into fewer slices"
+        )
 
 
 def _add_slice(

@@ -11,12 +11,11 @@ import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from lawm_data import files
 from lawm_data.episode import Episode, episode_id
 from lawm_data.errors import UserError
+from lawm_data.hdf5 import opened
 from lawm_data.parsing import parse
 
 SCHEMA_VERSION = 1
@@ -151,10 +151,7 @@ class Store:
         if not checkpoint.exists() and chunks:
             raise _broken(checkpoint, order, f"{len(chunks)} files are there")
         self.commit(env, source, seed, order)  # before the first file: none is there without a checkpoint
-        beyond = [path for first, path in chunks if first >= order]
-        if len(beyond) > 1:  # than the one file that a kill leaves
-            raise _broken(checkpoint, order, f"{len(beyond)} files follow, from {beyond[0].name} on")
-        for path in beyond:
+        for path in _beyond(checkpoint, order, chunks):
             path.unlink()
         if (stored := len(self.rows(env, source, seed))) != order:
             raise _broken(checkpoint, order, f"{stored} are there")
@@ -182,15 +179,15 @@ class Store:
                 continue
             order, checkpoint = 0, self._checkpoint(env, source, seed)
             committed = _committed(checkpoint)  # before the files are listed: a collector may be adding some
-            for first, path in _numbered(folder, ".h5"):
-                if first >= committed and checkpoint.exists():
-                    break  # a collector may discard what it has not committed
+            chunks, collects = _numbered(folder, ".h5"), checkpoint.exists()
+            left = _beyond(checkpoint, committed, chunks) if collects else []
+            for first, path in chunks[: len(chunks) - len(left)]:
                 if first != order:
                     raise UserError(f"{folder / f'{order:06d}.h5'}: missing, though {path.name} follows; restore it")
                 for row in _chunk_rows(path, env, source, seed, meta["slice"]):
                     yield row
                     order += 1
-            if order < committed:
+            if collects and order != committed:
                 raise _broken(checkpoint, committed, f"{order} are there")
             count += order
         if only is None and count != meta.get("episodes", count):
@@ -200,30 +197,20 @@ class Store:
             )
 
 
-@contextmanager
-def opened(file: Path | IO[bytes], where: str) -> Iterator[h5py.File]:
-    """Open HDF5 for reading; what is missing, empty, truncated or corrupt becomes a UserError that names `where`.
-
-    Do nothing but read in the block.
-    """
-    if isinstance(file, Path) and file.is_dir():
-        raise UserError(f"{where}: a folder, expected an HDF5 file")
-    try:
-        with h5py.File(file, "r", rdcc_nbytes=CHUNK_BYTES, rdcc_nslots=10_007) as opened_file:
-            yield opened_file
-    except FileNotFoundError:
-        raise UserError(f"{where}: no such file; check the path") from None
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py raises all five on damaged bytes
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where}: not readable as HDF5 ({reason}); copy or download it again") from error
-
-
 def _committed(checkpoint: Path) -> int:
     """How many episodes of a collector's seed are final."""
     saved = files.read_json(checkpoint) if checkpoint.exists() else {"next_order": 0}
     if not isinstance(saved, dict) or not isinstance(saved.get("next_order"), int):
         raise UserError(f"{checkpoint}: no checkpoint, 'next_order' is missing; delete {checkpoint.parent}")
     return saved["next_order"]
+
+
+def _beyond(checkpoint: Path, committed: int, chunks: list[tuple[int, Path]]) -> list[Path]:
+    """What was added but not committed, the one file that a kill leaves at most; UserError where there is more."""
+    beyond = [path for first, path in chunks if first >= committed]
+    if len(beyond) > 1:
+        raise _broken(checkpoint, committed, f"{len(beyond)} files follow, from {beyond[0].name} on")
+    return beyond
 
 
 def _broken(checkpoint: Path, committed: int, but: str) -> UserError:

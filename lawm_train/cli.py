@@ -178,14 +178,15 @@ def evaluate(runs: tuple[Path, ...], episodes: int, policy: str) -> None:
 def _each(runs: tuple[Path, ...], tell: Callable[[Path], str]) -> bool:
     """Print what `tell` says of each run. One that fails is told and stops no other; returns whether any did.
 
-    Runs of collectors, which a pattern matches too, are left out where others are named.
+    What is no run of lawm-train, which a pattern matches too, is left out where such runs are named.
     """
-    from lawm_data.runs import is_collector
+    from lawm_data.runs import why_untold
 
-    collectors = [run for run in runs if is_collector(run)]
-    if 0 < len(collectors) < len(runs):
-        click.echo(f"left out, collectors have no score: {', '.join(run.name for run in collectors)}", err=True)
-        runs = tuple(run for run in runs if run not in collectors)
+    untold = {run: why for run in runs if (why := why_untold(run))}
+    if len(untold) < len(runs):
+        for run, why in untold.items():
+            click.echo(f"left out, {why}: {run.name}", err=True)
+        runs = tuple(run for run in runs if run not in untold)
     failed = False
     for run in runs:
         try:

@@ -105,7 +105,7 @@ def from_csv(path: Path) -> list[Record]:
 def _parsed(row: dict[str, str]) -> Record:
     if not row["method"].strip() or row["state"] not in STATES:
         raise ValueError(f"method {row['method']!r} in state {row['state']!r}")
-    if Path(row["run"]).name != row["run"]:  # evidence is written under it
+    if Path(row["run"]).name != row["run"] or not row["run"].strip("."):  # evidence is written under it
         raise ValueError(f"{row['run']!r} is no name of a run")
     kinds = get_type_hints(Record)
     return Record(**{name: _value(row[name], kinds[name]) for name in CONSTANT})

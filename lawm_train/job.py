@@ -152,6 +152,8 @@ class Job:
     def as_begun(self, runs: Iterable[Run]) -> Job:
         """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
         for run in runs:
+            if run.exists and not run.trains:
+                raise UserError(f"{run.path}: the run of a collector; choose another --name")
             if run.exists:
                 return replace(self, dataset=self.dataset.as_begun(**run.config["dataset"]))
         return self

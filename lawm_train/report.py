@@ -21,7 +21,7 @@ from lawm_train.ladders import Ladders
 from lawm_train.record import Record
 from lawm_train.rungs import Rung
 
-TEXT = "report.md"
+TEXT, SCORES = "report.md", "scores.csv"
 _BEGIN = re.compile(r"^<!-- table:.*$", re.MULTILINE)
 _BLOCK = re.compile(
     r"^(<!-- table: (\w+)(?::(\S[^\n]*?))? of (\S[^\n]*?) -->\n)(?:(?!^<!-- table:).)*?(<!-- end -->)",
@@ -44,6 +44,8 @@ def write(
         raise UserError(
             f"{keep}: both --out and --evidence, whose files would be taken for each other; name two folders"
         )
+    if out.resolve() in {path.resolve() for path in paths} and not _is_report(out):
+        raise UserError(f"{out}: --out is what is reported, whose files would lie among it; name another folder")
     paths = [one for path in paths for one in _evidence_in(path)]
     records, without = results.gather(paths)
     if not records:
@@ -57,7 +59,7 @@ def write(
         _keep(told, keep)
     files.write_text(out / TEXT, text)
     files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(told.pooled)))
-    files.write_text(out / "scores.csv", evidence.as_csv(records))
+    files.write_text(out / SCORES, evidence.as_csv(records))
     files.write_bytes(out / "curves.png", plots.curves(told.pooled, reference))
     pictures = {"fractions.png": plots.fractions(told.pooled), "ladder.png": ladders.draw(walked) if walked else None}
     for name, picture in pictures.items():
@@ -85,7 +87,11 @@ class Told:
 
 def _evidence_in(path: Path) -> list[Path]:
     """The files of a folder of evidence; a run, a report, or a file, alone."""
-    return [path] if Run(path).exists or (path / TEXT).exists() else sorted(path.glob("*.csv")) or [path]
+    return [path] if Run(path).exists or _is_report(path) else sorted(path.glob("*.csv")) or [path]
+
+
+def _is_report(path: Path) -> bool:
+    return (path / TEXT).is_file() and (path / SCORES).is_file()
 
 
 def _keep(told: Told, folder: Path) -> None:

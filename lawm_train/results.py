@@ -12,7 +12,7 @@ from typing import Any
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.parsing import parse
-from lawm_data.runs import Run
+from lawm_data.runs import Run, why_untold
 from lawm_train import evidence
 from lawm_train.record import ORACLE, PRIOR, STOPPED, Evaluation, Record
 
@@ -58,10 +58,8 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], dict[str, list[Path]]]:
     for path in paths:
         if path.suffix == ".csv":
             records += evidence.from_csv(path)
-        elif path.exists() and not Run(path).exists:
-            without.setdefault("no run is there", []).append(path)
-        elif not Run(path).trains:
-            without.setdefault("collectors have no score", []).append(path)
+        elif reason := why_untold(path):
+            without.setdefault(reason, []).append(path)
         elif Run(path).config["repeat"] is None:  # finished or stopped
             without.setdefault(NO_SIMULATOR, []).append(path)
         elif own := of_run(path):

@@ -71,16 +71,17 @@ BENCH = "lawm-train bench lawm/dataset/custom-made"
 GRID = "lawm-train grid cpu --hub-dataset lawm/dataset/custom-made"
 
 
+def collector() -> None:
+    dataset()
+    files.write_json(Path("lawm/runs/zz-s0/config.json"), {"env": "pendulum-swingup", "seed": 0})
+
+
 def folder(name: str) -> Given:
     def given() -> None:
         dataset()
         Path(name, "within").mkdir(parents=True)
 
     return given
-
-
-def wide(array: np.ndarray) -> np.ndarray:
-    return np.zeros((len(array), 20_001))
 
 
 AIME, D4RL = f"lawm-data import aime 3.hdf5 {CUSTOM}", f"lawm-data import d4rl bad.hdf5 {CUSTOM}"
@@ -109,7 +110,6 @@ IMPORT: list[Row] = [
     ("d4rl-flag", d4rl(terminals=lambda a: at(25, np.nan)(a * 1.0)), D4RL, ["'terminals' is nan in row 25", "0 or 1"]),
     ("d4rl-nan-observation", d4rl(observations=at(4, np.nan)), D4RL, ["bad.hdf5", "observation row 4", "not finite"]),
     ("d4rl-nan-later", d4rl(observations=at(24, np.nan)), D4RL, ["rows 20..26", "observation row 24", "not finite"]),
-    ("d4rl-wide", d4rl(observations=wide, next_observations=wide), D4RL, ["observations of 20,001 numbers"]),
     ("d4rl-huge", d4rl(rewards=at(25, 1e30)), D4RL, ["reward row 25 is 1e+30, beyond 1e+15"]),
     ("d4rl-string", d4rl(rewards=lambda a: a.astype("S")), D4RL, ["'rewards' is of type |S", "expected numbers"]),
     (
@@ -389,6 +389,7 @@ LEARN: list[Row] = [
     ("train-device", dataset, f"{TRAIN} {BC} --set train.device=abacus", ["train.device is abacus", "cpu"]),
     ("train-stride", dataset, f"{TRAIN} --set train.window=2", ["agent.clap.stride is 4", "3 or less"]),
     ("train-model", dataset, f"{TRAIN} --set model.deter=0", ["model.deter is 0"]),
+    ("train-collector", collector, f"{TRAIN} {BC} --name zz", ["zz-s0", "the run of a collector", "--name"]),
     ("train-in-use", in_use, f"{TRAIN} {BC}", ["lawm: another lawm command", "--root"]),
     ("full-disk-train", full(dataset, 500), f"{TRAIN} {BC}", ["config.json", "no space left"]),
     ("other-settings", trained, f"{TRAIN} {BC} --set agent.bc.lr=0.1", [RUN, "agent.bc.lr was 0.0003, now 0.1"]),

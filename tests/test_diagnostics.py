@@ -211,6 +211,18 @@ def test_3_raw_observations_are_judged_in_units_of_their_spread(trained):
     assert "true h=6" in rung.bounds and all(0.7 < value < 1.3 for value in rung.figures.values()), rung
 
 
+def test_3_a_window_is_compared_with_one_of_other_actions(trained):
+    """Held-out windows of few episodes are often the same one; where all are, there is nothing to compare."""
+    world, _, batch = trained
+    assert rungs._another(batch.action[:, :, [0, 0, 1, 0]]).tolist() == [2, 2, 3, 2]
+    one = replace(
+        batch, **{name: getattr(batch, name)[:, :, :1].expand(-1, -1, 8, -1) for name in ("observation", "action")}
+    )
+    assert rungs._another(one.action) is None
+    rung = rungs.open_loop(world, replace(one, reward=batch.reward[:, :, :8]), infers=True)
+    assert not any("another window" in name for name in (*rung.figures, *rung.bounds)) and rung.passed
+
+
 def test_3_the_units_of_a_dimension_do_not_matter(trained):
     """One dimension is predicted two standard deviations beside its mean."""
     learned, _, batch = trained

@@ -189,7 +189,9 @@ def test_what_float32_cannot_tell_beside_an_offset_is_said(tmp_path: Path, capsy
     wave = np.sin(np.arange(sum(episode.length for episode in EPISODES)))
     note = "12 episodes vary by less than float32 can tell beside an offset: column 2 of the observations of "
     assert note in told("far", near=wave, far=1e6 + 1e-3 * wave)
-    assert "offset" not in told("near", jitter=1 + 1e-15 * wave, constant=1e6 + 0 * wave, near=1e6 + 10 * wave)
+    assert "offset" not in told(
+        "near", jitter=1 + 1e-15 * wave, settling=0.5 + 1e-9 * wave, constant=1e6 + 0 * wave, near=1e6 + 10 * wave
+    )
 
 
 def test_d4rl_unfinished_tail_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

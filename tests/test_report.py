@@ -125,6 +125,18 @@ def test_a_folder_of_evidence_stands_for_its_files(runs, tmp_path):
     assert report.write([tmp_path / "evidence"], tmp_path / "two") == from_runs
 
 
+def test_notes_beside_evidence_cost_none_of_it_and_a_report_does_not_go_among_it(runs, tmp_path):
+    text = report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    (tmp_path / "kept" / "report.md").write_text("our own words")
+    assert report.write([tmp_path / "kept"], tmp_path / "again") == text
+    for out in ("kept", "kept/../kept"):
+        with pytest.raises(UserError, match="--out is what is reported"):
+            report.write([tmp_path / "kept"], tmp_path / out)
+    assert (tmp_path / "kept" / "report.md").read_text() == "our own words"
+    with pytest.raises(UserError, match="no run is there: .*again"):
+        report.write([tmp_path / "again"], tmp_path / "third")
+
+
 def test_runs_that_differ_in_their_labels_alone_are_one_against_an_oracle(tmp_path):
     ours = [make_run(tmp_path / f"w{k}", "lawm", 0, [value], label_seed=k) for k, value in enumerate((100, 300))]
     oracle = make_run(tmp_path / "o", "clap", 0, [150], oracle=True)
@@ -185,6 +197,8 @@ def test_damaged_evidence_is_one_line(tmp_path):
         whole.replace("lawm", ""),
         whole.replace("finished", "done"),
         whole.replace("\na,", "\n../../a,"),
+        whole.replace("\na,", "\n..,"),
+        whole.replace("\na,", "\n,"),
     ):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not readable as evidence of a run"):
@@ -591,6 +605,7 @@ ODD_ROWS = [
         ('"agent"', 3, "[NaN]"),
         ('"agent"', 3, '["1"]'),
         ('"agent"', 3, "[]"),
+        ('"agent"', 3, f"[{10**400}]"),
     )
 ]
 

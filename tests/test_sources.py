@@ -292,6 +292,26 @@ def test_episodes_that_cannot_be_used_are_left_out_where_asked_for(
         importers.run(format_name, [path], CUSTOM, tmp_path / "raw")
 
 
+def test_what_a_format_itself_refuses_of_an_episode_is_left_out_too(tmp_path: Path) -> None:
+    wide = minari_episode(EPISODES[2]) | {"actions": np.full((20, 1), 3.0)}
+    minari = write_minari(tmp_path / "minari", [minari_episode(EPISODES[0]), wide])
+    laom = write_laom(
+        tmp_path / "set.hdf5", [laom_group(EPISODES[0]), laom_group(EPISODES[2]) | {"states": np.zeros((20, 3))}]
+    )
+    aime = write_aime(tmp_path / "aime", EPISODES[:1])
+    write(aime / "1.hdf5", aime_arrays(EPISODES[2]) | {"is_first": np.full(21, np.nan)})
+    (aime / "2.hdf5").write_bytes((aime / "0.hdf5").read_bytes()[:900])
+    arrays = d4rl_arrays([EPISODES[0], EPISODES[2]])
+    arrays["next_observations"][25] = np.nan
+    d4rl = write(tmp_path / "flat.hdf5", arrays)
+    says = {"minari": "outside its bounds", "laom": "'states' has size 3", "aime": "'is_first' is nan"}
+    for name, path in {"minari": minari, "laom": laom, "aime": aime, "d4rl": d4rl}.items():
+        with pytest.raises(UserError, match=says.get(name, "next_observations row 25 is not finite")):
+            importers.run(name, [path], CUSTOM, tmp_path / name / "raw")
+        importers.run(name, [path], CUSTOM, tmp_path / name / "raw", skip_bad=True)
+        assert len(Store(tmp_path / name / "raw").rows(CUSTOM)) == 1
+
+
 def test_where_no_episode_can_be_used_nothing_is_imported(tmp_path: Path) -> None:
     path = write(tmp_path / "set.hdf5", d4rl_arrays(EPISODES) | {"rewards": np.full(227, np.nan)})
     with pytest.raises(UserError, match=r"none of 12 episodes can be used: .*set.hdf5, rows 0.* reward row 0"):

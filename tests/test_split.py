@@ -239,6 +239,19 @@ def test_the_next_steps_name_the_folder_that_was_written(root: str, out: str | N
     assert shlex.split(train) == ["lawm-train", "--hub-dataset", place, "--root", root]
 
 
+def test_more_numbers_than_a_manifest_holds_are_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, made())
+    split(tmp_path)
+    size = (tmp_path / "dataset" / "custom-made" / NAME).stat().st_size
+    assert size > 4 * splitting.NUMBER_BYTES * 5, "its lists are a part of it"
+    monkeypatch.setattr(splitting, "MAX_BYTES", 4 * splitting.NUMBER_BYTES * 5 - 1)
+    answer = run(tmp_path, "--out", str(tmp_path / "again"))
+    assert answer.exit_code == 2 and "observations of 5 numbers in 1 slices are more than" in answer.stderr
+    assert not (tmp_path / "again").exists()
+
+
 def test_recordings_that_may_only_be_read_are_split_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path / "shared", made())
 

@@ -12,6 +12,7 @@ from test_report import make_run
 import lawm_train.cli
 from lawm_data.collect import collect
 from lawm_data.errors import UserError
+from lawm_data.runs import trained
 from lawm_train.policy import Policy
 
 COLLECTOR = f"collect-{ENV}-dreamer-s0"
@@ -49,9 +50,12 @@ def test_a_collector_s_run_is_no_trained_one_to_any_command(
 def test_what_is_asked_of_everything_below_runs_leaves_the_collectors_out(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lawm_train.scoring.score", lambda run, episodes, policy: f"{run.name}: return 3")
+    monkeypatch.setattr("lawm_train.scoring.score", lambda run, *_: f"{trained(run).name}: return 3")
     code, said, left_out = asked("evaluate", *map(str, sorted(runs.iterdir())))
     assert (code, said, left_out) == (0, "trained: return 3\n", f"left out, collectors have no score: {COLLECTOR}\n")
+    code, said, left_out = asked("evaluate", str(runs), str(runs / "trained"))
+    assert (code, said, left_out) == (0, "trained: return 3\n", "left out, no run is there: runs\n")
+    assert asked("evaluate", str(runs / "trainde"), str(runs / "trained"))[0] == 2, "a slip of the pen is told"
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
@@ -61,7 +65,7 @@ def test_too_little_memory_is_one_line(runs: Path, error: Exception, monkeypatch
 
     monkeypatch.setattr("lawm_train.scoring.score", score)
     code, _, said = asked("evaluate", str(runs / "trained"))
-    assert code == 2 and said.startswith(f"error: not enough memory ({error}); train fewer --seeds")
+    assert code == 2 and said.startswith(f"error: not enough memory ({error}); free some, or train with")
     monkeypatch.setattr("lawm_train.scoring.score", lambda *_: [].pop())
     with pytest.raises(IndexError):  # a bug keeps its traceback
         CliRunner().invoke(lawm_train.cli.main, ["evaluate", str(runs / "trained")], catch_exceptions=False)

@@ -20,8 +20,8 @@ from lawm_data.importers.aime import Aime
 from lawm_data.importers.d4rl import D4rl
 from lawm_data.importers.laom import Laom
 from lawm_data.importers.minari import Minari
-from lawm_data.importers.recording import Recording, Trajectory, lost_in_single, single
-from lawm_data.manifest import LARGEST_SIZE, is_custom
+from lawm_data.importers.recording import Recording, Trajectory, attempt, lost_in_single, single
+from lawm_data.manifest import is_custom
 from lawm_data.progress import Bar
 from lawm_data.store import Row, Store
 
@@ -74,8 +74,8 @@ def run(
         "credits": "; ".join(filter(None, [recording.credits, credit])) or None,
         "slice": slice_name,
         "only": only,
-        "skip_bad": skip_bad,
     }
+    meta |= {"skip_bad": True} if skip_bad else {}  # which older versions do not know
     if source in store.sources(env):
         _check_same(folder, store.meta(env, source), meta, credit)
         click.echo(f"{folder}: these episodes are imported already, nothing added")
@@ -115,12 +115,6 @@ def _shape(recording: Recording, spec: envs.Spec | None, store: Store, env: str,
             f"{path}: no trajectory has actions, so their size is unknown; name recordings of {env} that have some in "
             "the same command, or import them before"
         )
-    size = _width(recording.layout)
-    if max(size, action_size) > LARGEST_SIZE:
-        raise UserError(
-            f"{path}: observations of {size:,} numbers and actions of {action_size:,}; import {LARGEST_SIZE:,} of each "
-            "at most"
-        )
     return {
         "layout": [list(part) for part in (spec.layout if spec else recording.layout)],
         "action_size": action_size,
@@ -138,18 +132,18 @@ def _episodes(
 ) -> Iterator[Episode]:
     absent, partly = 0, []  # of all actions; where some are known and others not
     coarse: list[str] = []  # columns that float32 cannot tell, and where
-    bad: list[UserError] = []
+    bad: list[str] = []
     trajectories = islice(recording.trajectories(spec.layout if spec else recording.layout), chosen.start, chosen.stop)
     total = len(range(recording.count)[chosen]) or None  # of files, of which one may hold several
     order = 0
     for one in Bar(trajectories, "import", total, unit="episode", disable=None):
-        try:
-            episode = checked(one, order)
-        except UserError as error:
+        episode = one if isinstance(one, UserError) else attempt(checked, one, order)
+        if isinstance(episode, UserError):
             if not skip_bad:
-                raise
-            bad.append(error)
+                raise episode
+            bad.append(str(episode))
             continue
+        assert isinstance(one, Trajectory)
         order += 1
         absent += one.action is None
         if one.action is not None and episode.action is None and not np.isnan(one.action).all():

@@ -23,9 +23,11 @@ import h5py
 import numpy as np
 
 from lawm_data.errors import UserError
+from lawm_data.hdf5 import opened
 from lawm_data.importers.recording import (
     Layout,
     Trajectory,
+    attempt,
     check_lengths,
     check_names,
     column,
@@ -38,7 +40,6 @@ from lawm_data.importers.recording import (
     width,
 )
 from lawm_data.progress import Bar
-from lawm_data.store import opened
 
 ACTIONS = "pre_action"
 NOT_OBSERVED = {ACTIONS, "reward", "is_first", "is_last", "is_terminal", "image"}
@@ -101,12 +102,12 @@ class Aime:
                     return width(dataset(file, ACTIONS, where))
         return None
 
-    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
         for handle, where in self._handles():
-            with opened(handle, where) as file:
-                if layout == self.layout:
-                    check_names((key for key in file if key not in NOT_OBSERVED), layout, where)
-                found = _trajectories(file, layout, where)
+            found = attempt(self._read, handle, where, layout)
+            if isinstance(found, UserError):
+                yield found
+                continue
             if len(found) > 1:
                 places = ", ".join(one.where.rpartition(" ")[2] for one in found)
                 self.notes.append(f"{where}: a reset in mid-episode, taken as {len(found)} episodes: rows {places}")
@@ -114,6 +115,12 @@ class Aime:
             if lone := len(found) - len(whole):
                 self.notes.append(f"{where}: left out {lone} rows, a reset without a step")
             yield from whole
+
+    def _read(self, handle: Path | io.BytesIO, where: str, layout: Layout) -> list[Trajectory]:
+        with opened(handle, where) as file:
+            if layout == self.layout:
+                check_names((key for key in file if key not in NOT_OBSERVED), layout, where)
+            return _trajectories(file, layout, where)
 
     def _handles(self) -> Iterator[tuple[Path | io.BytesIO, str]]:
         """Each episode file in turn, a zip's through memory, with its place for messages."""

@@ -14,9 +14,11 @@ import h5py
 import numpy as np
 
 from lawm_data.errors import UserError
+from lawm_data.hdf5 import opened
 from lawm_data.importers.recording import (
     Layout,
     Trajectory,
+    attempt,
     check_lengths,
     check_state,
     column,
@@ -27,7 +29,6 @@ from lawm_data.importers.recording import (
     values,
     width,
 )
-from lawm_data.store import opened
 
 ACTIONS = "actions"
 KEYS = ("observations", ACTIONS, "rewards", "terminals", "timeouts")
@@ -62,15 +63,16 @@ class D4rl:
         self.count = sum(len(spans) for _, spans in self.spans)
         self.digest = digest_of(paths)
 
-    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
         for path, spans in self.spans:
             with opened(path, str(path)) as file:
-                for block in _blocks(spans, width(file["observations"])):
+                observations = file["observations"]
+                for block in _blocks(spans, observations.dtype.itemsize * width(observations)):
                     begin, end = block[0, 0], block[-1, 1]
                     steps = _read(file, begin, end, str(path))
                     for start, stop in block.tolist():
                         part = {key: array[start - begin : stop - begin] for key, array in steps.items()}
-                        yield _trajectory(part, start, f"{path}, rows {start}..{stop - 1}")
+                        yield attempt(_trajectory, part, start, f"{path}, rows {start}..{stop - 1}")
 
     def _episodes_of(self, file: h5py.File, path: Path) -> np.ndarray:
         ends = _ends(file, str(path))
@@ -104,9 +106,9 @@ def _ends(file: h5py.File, where: str) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _blocks(spans: np.ndarray, width: int) -> list[np.ndarray]:
+def _blocks(spans: np.ndarray, row_bytes: int) -> list[np.ndarray]:
     """Consecutive spans together, as many as start within BLOCK_BYTES of observations: few reads of many rows."""
-    place = spans[:, 0] // max(1, BLOCK_BYTES // (4 * width))
+    place = spans[:, 0] // max(1, BLOCK_BYTES // row_bytes)
     return np.split(spans, np.flatnonzero(np.diff(place)) + 1)
 
 
@@ -129,6 +131,10 @@ def _trajectory(steps: dict[str, np.ndarray], start: int, where: str) -> Traject
 
 def _check_continuous(observation: np.ndarray, following: np.ndarray, start: int, where: str) -> None:
     """A reset that no flag marks would join two trajectories."""
+    lost = np.isfinite(observation[1:]).all(axis=1) & ~np.isfinite(following[:-1]).all(axis=1)
+    if lost.any():
+        row = start + int(np.argmax(lost))
+        raise UserError(f"{where}: {NEXT} row {row} is not finite (NaN or infinity); remove or repair this episode")
     same = np.isclose(following[:-1], observation[1:], rtol=1e-3, atol=1e-3, equal_nan=True)
     same = (same | ~np.isfinite(observation[1:])).all(axis=1)  # the episode is refused for that
     if not same.all():

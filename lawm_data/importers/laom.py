@@ -16,9 +16,11 @@ import h5py
 import numpy as np
 
 from lawm_data.errors import UserError
+from lawm_data.hdf5 import opened
 from lawm_data.importers.recording import (
     Layout,
     Trajectory,
+    attempt,
     check_lengths,
     check_state,
     column,
@@ -30,7 +32,6 @@ from lawm_data.importers.recording import (
     values,
     width,
 )
-from lawm_data.store import opened
 
 ACTIONS = "actions"
 
@@ -65,16 +66,16 @@ class Laom:
         self.env = one_env(envs)
         self.digest = digest_of(paths)
 
-    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
         clipped = 0
         for path in self.paths:
             with opened(path, str(path)) as file:
                 for name in _groups_of(file, path):
-                    trajectory = _trajectory(file[name], layout, f"{path}, group {name}")
-                    if trajectory.action is not None:
-                        clipped += int(np.sum(np.abs(trajectory.action) > 1))
-                        trajectory = trajectory._replace(action=np.clip(trajectory.action, -1, 1))
-                    yield trajectory
+                    found = attempt(_trajectory, file[name], layout, f"{path}, group {name}")
+                    if not isinstance(found, UserError) and found.action is not None:
+                        clipped += int(np.sum(np.abs(found.action) > 1))
+                        found = found._replace(action=np.clip(found.action, -1, 1))
+                    yield found
         if clipped:
             self.notes.append(f"{clipped} numbers of actions clipped to [-1, 1], as when they were executed")
 

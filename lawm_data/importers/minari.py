@@ -20,9 +20,11 @@ from lawm_data import files
 from lawm_data.envs import LARGEST_BOUND
 from lawm_data.episode import ACTION_TOLERANCE
 from lawm_data.errors import UserError
+from lawm_data.hdf5 import opened
 from lawm_data.importers.recording import (
     Layout,
     Trajectory,
+    attempt,
     check_lengths,
     check_names,
     check_state,
@@ -37,7 +39,6 @@ from lawm_data.importers.recording import (
     values,
     width,
 )
-from lawm_data.store import opened
 
 MAIN = "main_data.hdf5"
 METADATA = "metadata.json"
@@ -90,18 +91,21 @@ class Minari:
         self.credits: str | None = "; ".join(_credit(source.metadata) for source in self.sources)
         self.env = one_env((source.main, _env(source.metadata)) for source in self.sources)
 
-    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
         if self.layout[0][0] == FLAT and len(layout) > 1:
             names = ", ".join(name for name, _ in layout)
             self.notes.append(f"observations are one array, taken to be in the order of the simulator: {names}")
         for source in self.sources:
             with opened(source.main, str(source.main)) as file:
                 for name in _episodes_of(file, source):
-                    episode, where = _episode(file, name, source)
-                    if layout == self.layout:
-                        observed = {part for part, _ in _layout(episode, where)}
-                        check_names(observed - {FLAT}, layout, where)
-                    yield _trajectory(episode, layout, source, where)
+                    yield attempt(self._read, file, name, layout, source)
+
+    def _read(self, file: h5py.File, name: str, layout: Layout, source: _Source) -> Trajectory:
+        episode, where = _episode(file, name, source)
+        if layout == self.layout:
+            observed = {part for part, _ in _layout(episode, where)}
+            check_names(observed - {FLAT}, layout, where)
+        return _trajectory(episode, layout, source, where)
 
 
 def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str) -> Trajectory:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from lawm_data import files
 from lawm_data.errors import UserError
 
+T = TypeVar("T")
 Layout = tuple[tuple[str, int], ...]
 
 
@@ -49,9 +50,19 @@ class Recording(Protocol):
     credits: str | None
     notes: list[str]  # what was left out or changed; the card repeats those of the constructor
 
-    def trajectories(self, layout: Layout) -> Iterator[Trajectory]:
-        """Yield the trajectories in their order, observations concatenated as `layout` says."""
+    def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
+        """Yield the trajectories in their order, observations concatenated as `layout` says, and in the place of one
+        that cannot be read why, see `attempt`.
+        """
         ...
+
+
+def attempt(read: Callable[..., T], *arguments: Any) -> T | UserError:
+    """What `read` returns, or the UserError that it raises, without the frames that hold what was read."""
+    try:
+        return read(*arguments)
+    except UserError as error:
+        return error.with_traceback(None)
 
 
 def digest_of(paths: list[Path]) -> str:
@@ -114,15 +125,15 @@ def single(array: np.ndarray) -> np.ndarray:
 
 
 def lost_in_single(array: np.ndarray) -> np.ndarray:
-    """The columns that vary, and as float32 lose a tenth or more of that beside a large offset, int [...].
+    """The columns that vary, and as float32 lose a tenth or more of that beside an offset above 1,000, int [...].
 
-    What varies by less than 1e-11 of its size is rounding of the simulator, and no loss.
+    What varies by less than 1e-11 of its size is rounding, and beside smaller offsets what is lost is below 1e-4.
     """
     if np.can_cast(array.dtype, np.float32) or not np.isfinite(array).all():  # the latter is refused later
         return np.zeros(0, int)
     spread, size = np.ptp(array, axis=0), np.abs(array).max(axis=0)
     error = np.abs(single(array) - array).max(axis=0)
-    return np.flatnonzero((spread > 1e-11 * size) & (error > 0.1 * spread))
+    return np.flatnonzero((size > 1000) & (spread > 1e-11 * size) & (error > 0.1 * spread))
 
 
 def column(array: h5py.Dataset, where: str, start: int = 0, stop: int | None = None) -> np.ndarray:
