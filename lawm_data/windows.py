@@ -93,16 +93,20 @@ class Pool:
         """All observations, [sum(T + 1), O], for statistics."""
         return self.rows[:, : self.observation_size]
 
-    def draw(self, rng: np.random.Generator, count: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw(
+        self, rng: np.random.Generator, count: int, window: int, even: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """First rows and terminal flags of `count` windows.
 
-        k is uniform on [-(L-1), T-1], clipped to [0, T-L]: a plain uniform k makes an episode's first and last
-        steps L times rarer than its middle, and getting started is what evaluation tests.
+        k is uniform on [-(L-1), T-1], clipped to [0, T-L], or, if not `even`, uniform on [0, T-L]: that makes an
+        episode's first and last steps L times rarer than its middle, and getting started is what evaluation tests.
         """
-        places = np.cumsum(self.length + window - 1)
+        over = window - 1 if even else 0  # how far a window may stand over an end before it is moved inside
+        count_of = self.length - window + 1 + 2 * over
+        places = np.cumsum(count_of)
         place = rng.integers(places[-1], size=count)
         episode = np.searchsorted(places, place, side="right")
-        k = place - (places[episode] - (self.length[episode] + window - 1)) - (window - 1)
+        k = place - (places[episode] - count_of[episode]) - over
         k = np.clip(k, 0, self.length[episode] - window)
         return self.start[episode] + k, self.terminal[episode] & (k + window == self.length[episode])
 
@@ -117,11 +121,15 @@ class Windows:
         window: int,
         counts: Sequence[int],
         device: torch.device | str = "cpu",
+        even: bool = True,
     ):
-        """pools[n] are model n's pools, labeled before unlabeled; counts are the windows drawn from each."""
+        """pools[n] are model n's pools, labeled before unlabeled; counts are the windows drawn from each.
+
+        even: see `Pool.draw`.
+        """
         assert all(window <= pool.length.min() for own in pools for pool in own), "see Pool's window"
         shared = {id(pool): pool.rows.to(device) for own in pools for pool in own}
-        self.pools, self.seeds, self.window, self.counts = pools, seeds, window, list(counts)
+        self.pools, self.seeds, self.window, self.counts, self.even = pools, seeds, window, list(counts), even
         self.rows = [[shared[id(pool)] for pool in own] for own in pools]
         self.offsets = torch.arange(window + 1, device=device)[:, None]
         flags = [pool.labeled for pool, count in zip(pools[0], counts, strict=True) for _ in range(count)]
@@ -134,7 +142,7 @@ class Windows:
         for seed, pools in zip(self.seeds, self.pools, strict=True):
             rng = _generator(seed, stream, index)
             for pool, count in zip(pools, self.counts, strict=True):
-                first, terminal = pool.draw(rng, count, self.window)
+                first, terminal = pool.draw(rng, count, self.window, self.even)
                 firsts.append(first)
                 ends.append(terminal)
         at = self.offsets + self._here(np.concatenate(firsts))  # [L+1, N * B]

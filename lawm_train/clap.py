@@ -37,6 +37,9 @@ class Config:
     lambda_: Share = 0.95
     eps: NonNegative = 2.0  # half width of the support, in standard deviations of the prior
     entropy: NonNegative = 0.01
+    soft_returns: bool = False  # whether returns count the entropy on the way too, as SAC's do
+    state_gradient: bool = False  # whether the returns' gradient reaches the policy through the states it sees, too
+    mean_bound: Positive = 5.0  # of the policy's mean before the tanh
     critics: Count = 2  # a value is the least that their targets give; argmax-ai/aime's number
     target_rate: Share = 0.01
     acting_rate: Share = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
@@ -77,7 +80,8 @@ class Agent(nn.Module):
         log_pi = []
 
         def control(state: State, k: int) -> Tensor:
-            w, log_w = tanh_gaussian(*bounded_gaussian(self.actor(state.feat.detach())), w_noise[k])
+            feat = state.feat if c.state_gradient else state.feat.detach()
+            w, log_w = tanh_gaussian(*bounded_gaussian(self.actor(feat), c.mean_bound), w_noise[k])
             log_pi.append(log_w)
             return self.world.decode_action(state.feat, self.latent(state.feat, w))
 
@@ -93,6 +97,8 @@ class Agent(nn.Module):
         c = self.config
         feat, log_pi = self.imagine(start, noise)
         reward = self.world.reward_head(feat[1:])[..., 0]
+        if c.soft_returns:
+            reward = reward - c.entropy * log_pi
         value = self.value(feat[1:])
         discount: Tensor | float = c.discount
         weight: Tensor | float = 1.0
@@ -101,7 +107,8 @@ class Agent(nn.Module):
             discount, weight = c.discount * alive[1:], alive[:-1].detach().cumprod(0)
         returns = lambda_return(reward, value, discount, c.lambda_)
         errors = self._values(self.critics, feat[:-1].detach()) - returns.detach()
-        return {"actor": weight * (c.entropy * log_pi - returns), "critic": weight * errors.square().sum(0) / 2}
+        actor = -returns if c.soft_returns else c.entropy * log_pi - returns
+        return {"actor": weight * actor, "critic": weight * errors.square().sum(0) / 2}
 
     def update(self, states: State, noise: Noise) -> dict[str, Tensor]:
         """One step of actor and critics from posterior states [T, N, B, ...]; returns metrics [N]."""
@@ -121,7 +128,7 @@ class Agent(nn.Module):
         actor = self.actor if self.averaged is None else self.averaged
 
         def choose(feat: Tensor) -> Tensor:
-            mean, _ = bounded_gaussian(actor(feat))
+            mean, _ = bounded_gaussian(actor(feat), self.config.mean_bound)
             return self.latent(feat, width * torch.tanh(mean))
 
         return self.world.filter(choose)

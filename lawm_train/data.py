@@ -113,8 +113,11 @@ class Windowed(Protocol):
     def describe(self) -> str:
         """What the pool holds, for the first line that a training prints."""
 
-    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str) -> Batches:
-        """counts: windows a batch of each kind, labeled before unlabeled; kinds without a count are left out."""
+    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str, even: bool = True) -> Batches:
+        """counts: windows a batch of each kind, labeled before unlabeled; kinds without a count are left out.
+
+        even: see `Pool.draw`.
+        """
 
     def statistics(self) -> Statistics: ...
 
@@ -158,8 +161,8 @@ class Data:
     def describe(self) -> str:
         return "windows drawn uniformly from all"
 
-    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str) -> Windows:
-        return Windows([pools[: len(counts)] for pools in self.pools], seeds, self.window, counts, device)
+    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str, even: bool = True) -> Windows:
+        return Windows([pools[: len(counts)] for pools in self.pools], seeds, self.window, counts, device, even)
 
     def statistics(self) -> Statistics:
         own = [(moments(pools[:1]), moments(pools)) for pools in self.pools]

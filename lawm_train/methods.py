@@ -44,6 +44,7 @@ class TrainConfig:
     updates: Count = 10_000  # of the world model
     batch: Annotated[int, Bounds(2)] = 16  # windows: one labeled, one not, at least
     window: Count = 50  # transitions
+    even: bool = True  # an episode's first and last steps are in as many windows as its middle, see Pool.draw
     labeled_share: Share = 0.5  # of a batch; 0.05 is the paper read literally
     joint: bool = False  # world model and agent in one phase
     log_every: Count = 100
@@ -150,7 +151,7 @@ class ModelBased:
         if data.kinds == 2:
             labeled = min(max(round(train.labeled_share * train.batch), 1), train.batch - 1)
         counts = [labeled, train.batch - labeled][: data.kinds]
-        return data.windows(self.setup.seeds, counts, train.device)
+        return data.windows(self.setup.seeds, counts, train.device, train.even)
 
     def _noise(self, stream: str, step: int) -> Noise:
         return Noise(self.setup.seeds, stream, step, self.setup.train.device)

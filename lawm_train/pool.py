@@ -143,9 +143,15 @@ class MovingWindows:
     """As `Windows`, from the pools of `readers` as they are at each batch."""
 
     def __init__(
-        self, readers: Sequence[_Reader], seeds: Sequence[int], window: int, counts: Sequence[int], device: str
+        self,
+        readers: Sequence[_Reader],
+        seeds: Sequence[int],
+        window: int,
+        counts: Sequence[int],
+        device: str,
+        even: bool = True,
     ):
-        self.readers, self.seeds, self.how = readers, seeds, (window, counts, device)
+        self.readers, self.seeds, self.how = readers, seeds, (window, counts, device, even)
         self.windows: Windows | None = None
 
     def batch(self, index: int, stream: str = "") -> Batch:
@@ -183,12 +189,12 @@ class Moving:
         everything = sum(split.size for split in self.splits)
         return f"windows from a moving pool, {self.pool_gb:g} of {everything / GIGABYTE:.2g} GB at a time"
 
-    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str) -> MovingWindows:
+    def windows(self, seeds: Sequence[int], counts: Sequence[int], device: str, even: bool = True) -> MovingWindows:
         readers = [
             _Reader(split, most, summary.rows / split.trajectories - 1, windows)
             for split, most, summary, windows in zip(self.splits, self.most, self.summaries, counts, strict=False)
         ]
-        return MovingWindows(readers, seeds, self.splits[0].window, counts, device)
+        return MovingWindows(readers, seeds, self.splits[0].window, counts, device, even)
 
     def statistics(self) -> Statistics:
         everything = Summary.joined(self.summaries, self.sizes.observation)

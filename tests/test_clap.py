@@ -64,6 +64,61 @@ def test_true_ends_and_settings_enter_the_returns_where_the_equations_have_them(
         torch.testing.assert_close(losses["critic"][k], weights[k] * errors.square().sum(0) / 2)
 
 
+def test_soft_returns_count_the_entropy_on_the_way():
+    made, world, _ = agent_of()
+    config = replace(CONFIG, discount=0.8, lambda_=0.6, entropy=0.3, soft_returns=True)
+    agent = clap.Agent(config, world, [0])
+    start = start_of(states_of(made, world))
+    losses = agent.loss(start, Noise([0], "agent", 0))
+    feat, log_pi = agent.imagine(start, Noise([0], "agent", 0))
+    value = agent.value(feat[1:])
+    reward, following = world.reward_head(feat[1:])[..., 0], value[-1]
+    for k in reversed(range(config.horizon)):
+        following = reward[k] - 0.3 * log_pi[k] + 0.8 * (0.4 * value[k] + 0.6 * following)
+        torch.testing.assert_close(losses["actor"][k], -following)
+        errors = agent._values(agent.critics, feat[k : k + 1])[:, 0] - following
+        torch.testing.assert_close(losses["critic"][k], errors.square().sum(0) / 2)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_what_a_policy_sees_passes_the_returns_gradient_on_if_asked(through):
+    """By finite differences: the policy's part in log pi, in a state that an earlier action moved."""
+    made, world, _ = agent_of()
+    agent = clap.Agent(replace(CONFIG, state_gradient=through), world.double(), [0]).double()
+    start = start_of(states_of(made, models.world(made))).map(torch.Tensor.double)
+    bias = agent.actor.layers[-1].bias
+
+    def log_pi_of_the_last(move):
+        with torch.no_grad():
+            bias[0, 0, 0] += move
+        log_pi = agent.imagine(start, models.DoubleNoise([0], "agent", 0))[1][-1].sum()
+        with torch.no_grad():
+            bias[0, 0, 0] -= move
+        return log_pi
+
+    found = torch.autograd.grad(log_pi_of_the_last(0.0), bias)[0][0, 0, 0].item()
+    step = 1e-5
+    truth = (log_pi_of_the_last(step) - log_pi_of_the_last(-step)).item() / (2 * step)
+    assert (abs(found - truth) < 1e-5 * abs(truth)) == through, (found, truth)
+
+
+def test_the_policy_s_mean_stays_within_its_bound():
+    made, world, _ = agent_of()
+    agent = clap.Agent(replace(CONFIG, mean_bound=0.5, eps=1.0), world, [0])
+    with torch.no_grad():
+        agent.actor.layers[-1].bias.fill_(1e3)
+    acted = []
+    world.decode_action = lambda feat, u: acted.append(u) or world.action_decoder(torch.cat([feat, u], -1))
+    agent.policy().act(states_of(made, world).feat[0])
+    torch.testing.assert_close(acted[0], torch.full_like(acted[0], 0.5).tanh())
+    acted.clear()
+    quiet = Noise([0], "agent", 0)
+    quiet.normal = lambda *shape: torch.zeros(shape[0], 1, *shape[1:])
+    agent.imagine(start_of(states_of(made, world)), quiet)
+    for u in acted:
+        torch.testing.assert_close(u, torch.full_like(u, 0.5).tanh())
+
+
 def test_the_chance_of_an_end_reaches_the_actor_through_the_returns_alone():
     """Not through the weights: else it would be paid for ending an episode."""
     made = models.windows()

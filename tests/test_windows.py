@@ -63,6 +63,16 @@ def test_the_first_steps_are_as_frequent_as_the_rule_says():
     np.testing.assert_allclose(share, wanted, atol=0.006)
 
 
+def test_without_even_ends_each_first_step_is_as_frequent():
+    length, window, draws = 12, 4, 60_000
+    pool = Pool([counting_episode(0, 5), counting_episode(1, length)], True, 1, window)
+    first, _ = pool.draw(np.random.default_rng(0), draws, window, even=False)
+    share = np.bincount(first, minlength=len(pool.rows)) / draws
+    wanted = np.zeros(len(pool.rows))
+    wanted[:2] = wanted[6 : 6 + length - window + 1] = 1 / (2 + length - window + 1)  # 2 places in 5 steps, 9 in 12
+    np.testing.assert_allclose(share, wanted, atol=0.006)
+
+
 def test_terminal_is_true_only_where_a_window_ends_in_a_true_end():
     ends = replace(counting_episode(0, 10), terminal=True)
     pool = Pool([ends, counting_episode(1, 10)], True, 1, 4)

@@ -35,6 +35,10 @@ def built(dataset, method, seeds=(0,), settings=(), labels=None):
     return read, train.build(asked, read)
 
 
+def everything(dataset):
+    return [episode for split in ("labeled", "unlabeled") for episode in dataset.episodes("medium-replay", split)]
+
+
 def state_of(method):
     return {f"{name}.{key}": x for name, module in method.modules.items() for key, x in module.state_dict().items()}
 
@@ -115,6 +119,21 @@ def test_free_nats_are_those_of_table_2(dataset, slice_name, nats):
 def test_the_labeled_share_of_a_batch_is_the_one_asked_for(dataset, share, labeled):
     read, method = built(dataset, "lawm", settings=["train.batch=16", f"train.labeled_share={share}"])
     assert method._windows(read).batch(0).num_labeled == labeled
+
+
+@pytest.mark.parametrize("part", [2.0, 0.7], ids=["whole", "moving"])
+def test_windows_are_drawn_as_asked(dataset, part):
+    """Of 2,400 windows over the ends or not: how many begin with an episode tells them apart."""
+    size = f"train.pool_gb={part * job(dataset).gigabytes}"
+    first = []
+    for even in ("true", "false"):
+        settings = [size, "train.batch=600", f"train.even={even}"]
+        read, method = built(dataset, "lawm", settings=settings)
+        windows = method._windows(read)
+        starts = {tuple(row) for episode in everything(dataset) for row in [episode.observation[0].tolist()]}
+        batches = [windows.batch(i).observation[0, 0].tolist() for i in range(4)]
+        first.append(sum(tuple(row) in starts for batch in batches for row in batch))
+    assert first[0] > 1.5 * first[1] > 0, first
 
 
 # by section and configuration: the method that has it, and other values than half of the default or one more

@@ -47,10 +47,13 @@ def bounded_std(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(x / 2) + 0.1
 
 
-def bounded_gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Before a tanh, [..., 2 F] -> [..., F] each: mean within +-5, where tanh still has a gradient, and bounded_std."""
+def bounded_gaussian(x: Tensor, bound: float = 5.0) -> tuple[Tensor, Tensor]:
+    """Before a tanh, [..., 2 F] -> [..., F] each: the mean within +-bound, and bounded_std.
+
+    Beyond +-5 a tanh has hardly any gradient.
+    """
     mean, raw = x.chunk(2, -1)
-    return 5 * torch.tanh(mean / 5), bounded_std(raw)
+    return bound * torch.tanh(mean / bound), bounded_std(raw)
 
 
 def tanh_gaussian(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
