@@ -40,6 +40,7 @@ class Config:
     soft_returns: bool = False  # whether returns count the entropy on the way too, as SAC's do
     state_gradient: bool = False  # whether the returns' gradient reaches the policy through the states it sees, too
     mean_bound: Positive = 5.0  # of the policy's mean before the tanh
+    least_std: Positive = 0.1  # of the policy before the tanh
     critics: Count = 2  # a value is the least that their targets give; argmax-ai/aime's number
     target_rate: Share = 0.01
     acting_rate: Share = 1.0  # at which the actor that acts follows the trained one; 1: it is the trained one
@@ -77,13 +78,15 @@ class Agent(nn.Module):
         c, points = self.config, start.feat.shape[1]
         w_noise = noise.normal(c.horizon, points, self.world.config.latent_action)
         state_noise = noise.normal(c.horizon, points, self.world.config.stoch)
+        spread = self.world.spread(noise, c.horizon, points)
         log_pi = []
 
         def control(state: State, k: int) -> Tensor:
             feat = state.feat if c.state_gradient else state.feat.detach()
-            w, log_w = tanh_gaussian(*bounded_gaussian(self.actor(feat), c.mean_bound), w_noise[k])
+            w, log_w = tanh_gaussian(*bounded_gaussian(self.actor(feat), c.mean_bound, c.least_std), w_noise[k])
             log_pi.append(log_w)
-            return self.world.decode_action(state.feat, self.latent(state.feat, w))
+            action = self.world.decode_action(state.feat, self.latent(state.feat, w))
+            return action if spread is None else action + spread[k]
 
         states, _ = self.world.rssm.imagine(start, control, state_noise)
         return torch.cat([start.feat[None], states.feat]), torch.stack(log_pi)

@@ -32,12 +32,18 @@ class InferredActions(Filtering):
         action: Tensor,
         noise: Tensor,
         latent_noise: Tensor,
+        spread: Tensor | None,
         decoder_grad: bool,
+        least_std: float,
     ):
-        """latent_noise [L, N, B - M, U]; decoder_grad: whether these windows train the action decoder's weights."""
+        """latent_noise [L, N, B - M, U]; spread [L, N, B - M, A]: of actions about their mean, None for none.
+
+        decoder_grad: whether these windows train the action decoder's weights; least_std: of the latent action.
+        """
         super().__init__(rssm, embed, action, noise)
         self.inverse_dynamics, self.action_decoder = inverse_dynamics, action_decoder
-        self.latent_noise, self.decoder_grad = latent_noise, decoder_grad
+        self.latent_noise, self.spread = latent_noise, spread
+        self.decoder_grad, self.least_std = decoder_grad, least_std
         self.labeled = embed.shape[2] - latent_noise.shape[2]
 
     def modules(self) -> list[nn.Module]:
@@ -53,9 +59,10 @@ class InferredActions(Filtering):
     def act(self, feat: Tensor, t: int) -> Tensor:
         feat = feat[:, self.labeled :]
         # q(u_t | s_t, o_{t+1})
-        both, u, mean, std, curve = drawn(self.infer.forward(feat, t), self.draws[t], feat)
+        both, u, mean, std, curve = drawn(self.infer.forward(feat, t), self.draws[t], feat, self.least_std)
         decoded = torch.tanh(self.decode.forward(both, t))  # q(a_t | s_t, u_t) = p(a_t | s_t, u_t)
-        action = torch.cat([self.recorded[t], decoded], 1)
+        executed = decoded if self.spread is None else decoded + self.spread[t]
+        action = torch.cat([self.recorded[t], executed], 1)
         self.latents.append((mean, std, u, action, curve, decoded))
         return action
 

@@ -53,10 +53,15 @@ class Config:
     hidden: Count = 128  # width of the RSSM's layers
     units: Count = 128  # encoder, decoders, action posterior, learned prior
     layers: Count = 2
+    rssm_layers: Count = 1  # hidden, of p(s_t|h_t) and q(s_t|h_t,o_t)
     idm_layers: Count = 3
     latent_action: Count = 12
+    learned_start: bool = False  # the state before an episode; false: zero
+    least_std: Positive = 0.1  # of states and latent actions
     prior: Literal["standard", "learned"] | None = None  # None: N(0, I) for LAWM, learned for C-LAP
     normalize: bool = True  # observations, by the statistics of the rows that the method trains on; false: raw
+    observation_floor: Positive = 0.01  # of the standard deviations that they are divided by
+    observation_clip: Positive = 10.0  # of what comes of it
     observation_sigma: Positive = 0.3
     reward_sigma: Positive = 0.3
     action_sigma: Positive = 0.1
@@ -65,10 +70,14 @@ class Config:
         None  # of the state KL; None: 1 for medium-replay and plan2explore, else 0 (Table 2)
     )
     latent_free_nats: NonNegative = 0.0  # of the latent action's KL; the paper has none
+    inferred_sample: bool = True  # whether u_t is drawn in action-free windows; false: it is the mean
+    sample_action: bool = False  # whether actions are drawn there and in imagination; false: the decoder's mean
+    sample_state: bool = False  # whether the state is drawn while acting; false: it is the mean
     decoder_grad_unlabeled: bool = True
     unlabeled_weight: NonNegative = 1.0
     weights: Weights = field(default_factory=Weights)
     lr: NonNegative = 3e-4
+    weight_decay: NonNegative = 0.0
     clip: Positive = 100.0
     products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
 
@@ -97,7 +106,8 @@ class WorldModel(nn.Module):
         init, c, observation = Init(seeds), config, normalizer.mean.shape[-1]
         feat, u = c.deter + c.stoch, c.latent_action
         self.encoder = MLP(init, observation, c.units, c.layers, c.embed)
-        self.rssm = RSSM(init, action, c.embed, c.deter, c.stoch, c.hidden)
+        sizes = action, c.embed, c.deter, c.stoch, c.hidden
+        self.rssm = RSSM(init, *sizes, layers=c.rssm_layers, learned_start=c.learned_start, least_std=c.least_std)
         self.decoder = MLP(init, feat, c.units, c.layers, observation)
         self.reward_head = MLP(init, feat, c.units, c.layers, 1)
         self.action_posterior = MLP(init, feat + action, c.units, c.layers, 2 * u)
@@ -106,7 +116,7 @@ class WorldModel(nn.Module):
         # p(u|s); the RSSM's own, p(s|h), is `rssm.prior_head`
         self.prior_head = MLP(init, feat, c.units, c.layers, 2 * u) if c.prior == "learned" else None
         self.continue_head = MLP(init, feat, c.units, c.layers, 1) if terminal else None
-        self.optimizer = Optimizer([self], len(seeds), c.lr, c.clip)
+        self.optimizer = Optimizer([self], len(seeds), c.lr, c.clip, c.weight_decay)
 
     def embed(self, observation: Tensor) -> Tensor:
         """Raw observation [..., N, B, O] -> embedding [..., N, B, E]."""
@@ -116,12 +126,18 @@ class WorldModel(nn.Module):
         """Mean of p(a_t | s_t, u_t), in (-1, 1): [..., N, B, A]."""
         return torch.tanh(self.action_decoder(torch.cat([feat, u], -1)))
 
+    def spread(self, noise: Noise, steps: int, size: int) -> Tensor | None:
+        """Of actions about the mean of p(a|s,u), [steps, N, size, A]; None where that is what is executed."""
+        if not self.config.sample_action:
+            return None
+        return self.config.action_sigma * noise.normal(steps, size, self.action_size)
+
     def latent_prior(self, feat: Tensor) -> Gaussian:
         """p(u_t | s_t): the standard normal of LAWM, or C-LAP's learned one."""
         if self.prior_head is None:
             mean = feat.new_zeros(*feat.shape[:-1], self.config.latent_action)
             return Gaussian(mean, mean + 1)
-        return gaussian(self.prior_head(feat))
+        return gaussian(self.prior_head(feat), self.config.least_std)
 
     def latent_kl(self, posterior: Gaussian, feat: Tensor) -> Tensor:
         """KL(q(u_t|.) || p(u_t|s_t)) in nats, unbalanced, [..., N, B]."""
@@ -131,9 +147,9 @@ class WorldModel(nn.Module):
 
     def observe(self, batch: Batch, noise: Noise) -> Observed:
         """Infer states, latent actions and actions: eq. 3 for the labeled windows, `InferredActions` for the others."""
-        length, size, n = len(batch.action), batch.observation.shape[2], batch.num_labeled
-        state_noise = noise.normal(length + 1, size, self.config.stoch)
-        latent_noise = noise.normal(length, size, self.config.latent_action)
+        length, size, n, c = len(batch.action), batch.observation.shape[2], batch.num_labeled, self.config
+        state_noise = noise.normal(length + 1, size, c.stoch)
+        latent_noise = noise.normal(length, size, c.latent_action)
         observation = self.normalizer(batch.observation)
         embed = self.encoder(observation)
         # all start from zero state and zero action: q(s_0, a_0), in both paths
@@ -148,8 +164,10 @@ class WorldModel(nn.Module):
                 embed,
                 batch.action,
                 state_noise,
-                latent_noise[:, :, n:],
-                self.config.decoder_grad_unlabeled,
+                latent_noise[:, :, n:] if c.inferred_sample else torch.zeros_like(latent_noise[:, :, n:]),
+                self.spread(noise, length, size - n),
+                c.decoder_grad_unlabeled,
+                c.least_std,
             )()
             states = State(feat, mean, std)
         q = self.infer_labeled(states.feat[:-1, :, :n], batch.action[:, :, :n])
@@ -161,11 +179,11 @@ class WorldModel(nn.Module):
 
     def infer_labeled(self, feat: Tensor, action: Tensor) -> Gaussian:
         """q(u_t | s_t, a_t)"""
-        return gaussian(self.action_posterior(torch.cat([feat, action], -1)))
+        return gaussian(self.action_posterior(torch.cat([feat, action], -1)), self.config.least_std)
 
     def infer_unlabeled(self, feat: Tensor, following: Tensor) -> Gaussian:
         """q(u_t | s_t, o_{t+1}), from the embedding of o_{t+1}"""
-        return gaussian(self.inverse_dynamics(torch.cat([feat, following], -1)))
+        return gaussian(self.inverse_dynamics(torch.cat([feat, following], -1)), self.config.least_std)
 
     def loss(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Observed]:
         """Unreduced terms [L or L+1, N, B] of the negative objective: eq. 7 labeled, eq. 8 unlabeled."""
@@ -213,18 +231,20 @@ class WorldModel(nn.Module):
 
         Each call draws anew: episodes later on see other noise than the first ones did.
         """
-        calls = count()
+        draw = _draws("prior-policy")
 
         def choose(feat: Tensor) -> Tensor:
             prior = self.latent_prior(feat)
-            noise = Noise([0], "prior-policy", next(calls), feat.device)
-            return prior.mean + prior.std * noise.normal(1, feat.shape[1], prior.mean.shape[-1])[0]
+            return prior.mean + prior.std * draw(prior.mean)
 
         return self.filter(choose)
 
     def filter(self, choose: Callable[[Tensor], Tensor]) -> Filter:
         """Acts with the decoder's mean of the u [N, B, U] that `choose` gives for feat [N, B, D+S]."""
-        return Filter(self.rssm, self.embed, self.action_size, lambda feat: self.decode_action(feat, choose(feat)))
+        noise = _draws("acting") if self.config.sample_state else torch.zeros_like
+        return Filter(
+            self.rssm, self.embed, self.action_size, lambda feat: self.decode_action(feat, choose(feat)), noise
+        )
 
     def _continue_loss(self, feat: Tensor, terminal: Tensor) -> Tensor:
         assert self.continue_head is not None
@@ -232,6 +252,12 @@ class WorldModel(nn.Module):
         alive = torch.ones_like(logit)
         alive[-1] = 1 - terminal.float()  # a true end is always a window's last state
         return F.binary_cross_entropy_with_logits(logit, alive, reduction="none")
+
+
+def _draws(stream: str) -> Callable[[Tensor], Tensor]:
+    """Noise for `like` [N, B, F], the same for all models, other at each call."""
+    calls = count()
+    return lambda like: Noise([0], stream, next(calls), like.device).normal(1, *like.shape[1:])[0]
 
 
 def _summary(terms: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

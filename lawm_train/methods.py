@@ -108,7 +108,8 @@ class ModelBased:
         prior = model.prior or ("standard" if setup.name == "lawm" else "learned")
         model = replace(model, prior=prior, free_nats=free_nats)
         mean, std = setup.statistics.all
-        normalizer = Normalizer(mean, std) if model.normalize else Normalizer.identity(mean)
+        bounds = model.observation_floor, model.observation_clip
+        normalizer = Normalizer(mean, std, *bounds) if model.normalize else Normalizer.identity(mean)
         self.world = lawm.WorldModel(model, setup.seeds, normalizer, sizes.action, sizes.terminal)
         self.agent = clap.Agent(setup.agent.clap, self.world, setup.seeds)
         self.modules: dict[str, nn.Module] = {"world": self.world, "agent": self.agent}

@@ -102,6 +102,38 @@ def test_what_a_policy_sees_passes_the_returns_gradient_on_if_asked(through):
     assert (abs(found - truth) < 1e-5 * abs(truth)) == through, (found, truth)
 
 
+def test_imagined_actions_are_drawn_about_the_decoders_mean_if_asked():
+    made, world, agent = agent_of(sample_action=True, action_sigma=0.2)
+    start = start_of(states_of(made, world))
+    taken, imagine = [], world.rssm.imagine
+
+    def watched(state, control, noise):
+        states, actions = imagine(state, control, noise)
+        taken.append(actions)
+        return states, actions
+
+    world.rssm.imagine = watched
+    decoded, decode = [], world.decode_action
+    world.decode_action = lambda feat, u: decoded.append(decode(feat, u)) or decoded[-1]
+    agent.imagine(start, Noise([0], "agent", 0))
+    away = (taken[0] - torch.stack(decoded)) / 0.2
+    assert abs(away.mean()) < 0.15 and abs(away.std() - 1) < 0.15, (away.numel(), away.mean(), away.std())
+
+
+def test_the_state_is_drawn_while_acting_if_asked():
+    made, world, agent = agent_of()
+    observation, first = made.batch(0).observation[0], torch.ones(1, 7, dtype=torch.bool)
+    acts = {}
+    for drawn in (False, True):
+        world.config = replace(world.config, sample_state=drawn)
+        ours, theirs = agent.policy(), agent.policy()
+        acts[drawn] = [ours(observation, first) for _ in range(2)]
+        assert torch.equal(acts[drawn][0], theirs(observation, first)), "two policies see the same noise"
+        noise = (ours.state.feat[..., -4:] - ours.state.mean) / ours.state.std
+        assert bool(noise.any()) == drawn and (not drawn or 0.3 < noise.std() < 3)
+    assert torch.equal(*acts[False]) and not torch.equal(*acts[True])
+
+
 def test_the_policy_s_mean_stays_within_its_bound():
     made, world, _ = agent_of()
     agent = clap.Agent(replace(CONFIG, mean_bound=0.5, eps=1.0), world, [0])
@@ -209,7 +241,7 @@ def test_the_policy_executes_the_decoders_mean_and_feeds_the_filter_with_it():
     first = torch.ones(1, observations.shape[2], dtype=torch.bool)
     actions = [policy(o, first if t == 0 else ~first) for t, o in enumerate(observations)]
     embed = world.embed(observations)
-    state = world.rssm.zeros(embed[0])
+    state = world.rssm.first(embed[0])
     action = torch.zeros_like(actions[0])
     for t in range(len(observations)):
         state = world.rssm.step(state, action, torch.zeros_like(state.mean), embed[t])

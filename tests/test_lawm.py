@@ -31,9 +31,9 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def gaussian(parameters):
+def gaussian(parameters, least):
     mean, raw = np.split(parameters, 2)
-    return mean, 2 * sigmoid(raw / 2) + 0.1
+    return mean, 2 * sigmoid(raw / 2) + least
 
 
 def kl(mean, std, other_mean, other_std):
@@ -49,7 +49,7 @@ def gru(cell, x, h):
     return update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * h
 
 
-def window_loss(world, observation, action, reward, state_noise, latent_noise, labeled, terminal):
+def window_loss(world, observation, action, reward, state_noise, latent_noise, action_noise, labeled, terminal):
     """-L of eq. 7 (labeled) or eq. 8 (not) plus eq. 11 for one window, one step at a time, each term weighted."""
     c, rssm = world.config, world.rssm
     w, kind = c.weights, 1.0 if labeled else c.unlabeled_weight
@@ -57,11 +57,13 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
     o = np.clip(o, -10, 10)
     embed = [mlp(world.encoder, x) for x in o]
     h, s, a = np.zeros(c.deter), np.zeros(c.stoch), np.zeros(2)
+    if c.learned_start:
+        h = np.tanh(rssm.start.raw[0, 0].detach().numpy())
     total = 0.0
     for t in range(len(o)):
         h = gru(rssm.cell, mlp(rssm.input, np.concatenate([s, a])), h)
-        prior = gaussian(mlp(rssm.prior_head, h))
-        posterior = gaussian(mlp(rssm.posterior_head, np.concatenate([h, embed[t]])))
+        prior = gaussian(mlp(rssm.prior_head, h), c.least_std)
+        posterior = gaussian(mlp(rssm.posterior_head, np.concatenate([h, embed[t]])), c.least_std)
         s = posterior[0] + posterior[1] * state_noise[t]
         feat = np.concatenate([h, s])
         total += w.observation * np.sum((mlp(world.decoder, feat) - o[t]) ** 2) / (2 * c.observation_sigma**2)
@@ -75,16 +77,20 @@ def window_loss(world, observation, action, reward, state_noise, latent_noise, l
         if t == len(o) - 1:
             return kind * total
         if labeled:
-            q = gaussian(mlp(world.action_posterior, np.concatenate([feat, action[t]])))
+            q = gaussian(mlp(world.action_posterior, np.concatenate([feat, action[t]])), c.least_std)
         else:
-            q = gaussian(mlp(world.inverse_dynamics, np.concatenate([feat, embed[t + 1]])))
-        u = q[0] + q[1] * latent_noise[t]
+            q = gaussian(mlp(world.inverse_dynamics, np.concatenate([feat, embed[t + 1]])), c.least_std)
+        u = q[0] + q[1] * latent_noise[t] * (labeled or c.inferred_sample)
         decoded = np.tanh(mlp(world.action_decoder, np.concatenate([feat, u])))
-        p = gaussian(mlp(world.prior_head, feat)) if world.prior_head else (np.zeros_like(u), np.ones_like(u))
+        p = (
+            gaussian(mlp(world.prior_head, feat), c.least_std)
+            if world.prior_head
+            else (np.zeros_like(u), np.ones_like(u))
+        )
         total += w.latent_kl * max(kl(*q, *p), c.latent_free_nats)
         if labeled:
             total += w.action * np.sum((decoded - action[t]) ** 2) / (2 * c.action_sigma**2)
-        a = action[t] if labeled else decoded
+        a = action[t] if labeled else decoded + c.sample_action * c.action_sigma * action_noise[t]
 
 
 WEIGHTS = lawm.Weights(observation=2.0, reward=3.0, action=0.5, state_kl=0.7, latent_kl=1.5, terminal=4.0)
@@ -99,6 +105,8 @@ UNUSUAL = {"observation_sigma": 0.5, "reward_sigma": 0.7, "action_sigma": 0.2, "
         {"free_nats": 1.0},
         {"latent_free_nats": 0.5},
         {**UNUSUAL, "weights": WEIGHTS},
+        {"inferred_sample": False, "least_std": 0.03},
+        {"sample_action": True, "learned_start": True, "rssm_layers": 2},
     ],
 )
 def test_the_mixed_objective_equals_its_equations(prior, changes):
@@ -106,12 +114,15 @@ def test_the_mixed_objective_equals_its_equations(prior, changes):
     ended = [replace(episode, terminal=True) for episode in models.episodes(length=8)]
     made = models.windows(counts=(2, 3), recorded=ended)
     world = models.world(made, terminal=True, prior=prior, **changes).double()
+    for raw in world.rssm.start.parameters():
+        torch.nn.init.normal_(raw)
     ends = made.batch(0).terminal[0]
     assert ends[:2].any() and ends[2:].any() and not ends.all()
     batch, noise = models.as_double(made.batch(0)), models.DoubleNoise([0], "test", 0)
     terms, _ = world.loss(batch, noise)
     state_noise = noise_of(noise, "test", 7, 5, 4)
-    latent_noise = noise_of(noise, "test", 6, 5, 3, skip=(7, 5, 4))
+    latent_noise = noise_of(noise, "test", 6, 5, 3, [(7, 5, 4)])
+    action_noise = np.pad(noise_of(noise, "test", 6, 3, 2, [(7, 5, 4), (6, 5, 3)]), ((0, 0), (2, 0), (0, 0)))
     each = [
         window_loss(
             world,
@@ -120,6 +131,7 @@ def test_the_mixed_objective_equals_its_equations(prior, changes):
             batch.reward[:, 0, b].numpy(),
             state_noise[:, b],
             latent_noise[:, b],
+            action_noise[:, b],
             labeled=b < 2,
             terminal=bool(ends[b]),
         )
@@ -130,11 +142,19 @@ def test_the_mixed_objective_equals_its_equations(prior, changes):
     np.testing.assert_allclose(world.total(terms, batch).detach().numpy(), [wanted], rtol=1e-10)
 
 
-@pytest.mark.parametrize("prior", ["standard", "learned"])
-def test_the_gradient_of_the_objective_equals_finite_differences(prior):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prior": "standard"},
+        {"prior": "learned"},
+        {"inferred_sample": False, "least_std": 0.03},
+        {"sample_action": True, "learned_start": True, "rssm_layers": 2},
+    ],
+)
+def test_the_gradient_of_the_objective_equals_finite_differences(changes):
     """Along a random direction of each weight. What is stopped in the balanced KL stays what it was at the start."""
     made = models.windows(counts=(1, 2), window=3)
-    world, batch = models.world(made, prior=prior).double(), models.as_double(made.batch(0))
+    world, batch = models.world(made, **changes).double(), models.as_double(made.batch(0))
     start = []
 
     def objective():
@@ -161,11 +181,11 @@ def test_the_gradient_of_the_objective_equals_finite_differences(prior):
         np.testing.assert_allclose(along, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def noise_of(noise, stream, time, batch, size, skip=None):
-    """The draws of the model's loss, repeated: states first, then latent actions."""
+def noise_of(noise, stream, time, batch, size, skip=()):
+    """The draws of the model's loss, repeated: states first, then latent actions, then actions of unlabeled windows."""
     again = models.DoubleNoise([0], stream, noise.step)
-    if skip:
-        again.normal(*skip)
+    for shape in skip:
+        again.normal(*shape)
     return again.normal(time, batch, size)[:, 0].numpy()
 
 

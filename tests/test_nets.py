@@ -78,13 +78,16 @@ def test_observations_are_normalised_within_bounds():
     )
 
 
-def make_rssm(seeds=(0,)):
-    return RSSM(Init(seeds), action=2, embed=4, deter=6, stoch=3, hidden=5)
+def make_rssm(seeds=(0,), **choices):
+    rssm = RSSM(Init(seeds), action=2, embed=4, deter=6, stoch=3, hidden=5, **choices)
+    for raw in rssm.start.parameters():
+        torch.nn.init.normal_(raw)
+    return rssm
 
 
 def test_imagination_equals_single_steps():
     rssm, noise, actions = make_rssm(), torch.randn(8, 1, 3, 3), torch.randn(8, 1, 3, 2)
-    state = start = rssm.zeros(torch.zeros(1, 3, 1))
+    state = start = rssm.first(torch.zeros(1, 3, 1))
     states, taken = rssm.imagine(start, actions, noise)
     for t in range(8):
         state = rssm.step(state, actions[t], noise[t])
@@ -95,7 +98,7 @@ def test_imagination_equals_single_steps():
 
 def test_imagination_with_a_function_equals_imagination_with_its_actions():
     rssm, noise = make_rssm(), torch.randn(5, 1, 3, 3)
-    start = rssm.zeros(torch.zeros(1, 3, 1))
+    start = rssm.first(torch.zeros(1, 3, 1))
     states, actions = rssm.imagine(start, lambda state, t: torch.tanh(state.parts[1][..., :2] + t), noise)
     again, _ = rssm.imagine(start, actions, noise)
     assert torch.equal(states.feat, again.feat)
@@ -103,7 +106,7 @@ def test_imagination_with_a_function_equals_imagination_with_its_actions():
 
 def by_steps(rssm, embed, actions, noise):
     """What `Filtering` does, by autograd."""
-    state, action, states = rssm.zeros(embed[0]), torch.zeros_like(actions[0]), []
+    state, action, states = rssm.first(embed[0]), torch.zeros_like(actions[0]), []
     for t in range(len(embed)):
         state = rssm.step(state, action, noise[t], embed[t])
         states.append(state)
@@ -112,8 +115,9 @@ def by_steps(rssm, embed, actions, noise):
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_filtering_equals_single_steps_and_so_do_its_gradients(seeds):
-    rssm, models = make_rssm(seeds).double(), len(seeds)
+@pytest.mark.parametrize("choices", [{}, {"layers": 3}, {"learned_start": True}, {"least_std": 0.02}])
+def test_filtering_equals_single_steps_and_so_do_its_gradients(seeds, choices):
+    rssm, models = make_rssm(seeds, **choices).double(), len(seeds)
     noise, actions = torch.randn(8, models, 3, 3).double(), torch.randn(7, models, 3, 2).double()
     embed = torch.randn(8, models, 3, 4).double().requires_grad_()
     found, wanted = Filtering(rssm, embed, actions, noise).states(), by_steps(rssm, embed, actions, noise)
@@ -129,7 +133,7 @@ def test_filtering_equals_single_steps_and_so_do_its_gradients(seeds):
 
 def test_prior_of_a_filtered_state_ignores_the_observation():
     rssm, noise = make_rssm(), torch.randn(1, 1, 3, 3)
-    start, action = rssm.zeros(torch.zeros(1, 3, 1)), torch.randn(1, 3, 2)
+    start, action = rssm.first(torch.zeros(1, 3, 1)), torch.randn(1, 3, 2)
     one, other = (rssm.step(start, action, noise[0], torch.randn(1, 3, 4)) for _ in range(2))
     assert torch.equal(one.parts[0], other.parts[0])
     assert not torch.equal(one.mean, other.mean)

@@ -138,15 +138,27 @@ def test_windows_are_drawn_as_asked(dataset, part):
 
 # by section and configuration: the method that has it, and other values than half of the default or one more
 SECTIONS = {
-    "model": (lawm.Config, "lawm", {"free_nats": 5, "latent_free_nats": 5, "clip": 1e-3, "prior": "learned"}),
+    "model": (
+        lawm.Config,
+        "lawm",
+        {
+            "free_nats": 5,
+            "latent_free_nats": 5,
+            "clip": 1e-3,
+            "prior": "learned",
+            "observation_floor": 5,
+            "observation_clip": 0.5,
+            "weight_decay": 0.1,
+        },
+    ),
     "model.weights": (lawm.Weights, "lawm", {}),
     "agent.clap": (clap.Config, "lawm", {"clip": 1e-3}),
     "agent.td3bc": (td3bc.Config, "td3bc", {"noise_clip": 0.05, "actor_every": 1}),
     "agent.bc": (bc.Config, "bc", {"clip": 1e-3}),
     "agent.idm": (idm.Config, "idm-td3bc", {"clip": 1e-3, "held_out": 0.0}),
 }
-# rounding, which a CPU need not do; a section of its own; when weights are chosen, see test_idm.py
-NOT_OF_UPDATES = {"products", "weights", "choose_every"}
+# rounding, which a CPU need not do; a section of its own; when weights are chosen, see test_idm.py; of acting alone
+NOT_OF_UPDATES = {"products", "weights", "choose_every", "sample_state"}
 CASES = [
     (section, field.name)
     for section, (config, *_) in SECTIONS.items()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST_STD = 0.1
 LIMIT = 10.0  # the largest |symlog(x)| that `TwoHot` tells apart: |x| of 22,025
 
 
@@ -19,10 +20,10 @@ class Gaussian(NamedTuple):
     std: Tensor
 
 
-def gaussian(parameters: Tensor) -> Gaussian:
+def gaussian(parameters: Tensor, least: float = LEAST_STD) -> Gaussian:
     """[..., 2 F] -> the mean, and `bounded_std` of the rest."""
     mean, raw = parameters.chunk(2, -1)
-    return Gaussian(mean, bounded_std(raw))
+    return Gaussian(mean, bounded_std(raw, least))
 
 
 def gaussian_nll(mean: Tensor, value: Tensor, sigma: float) -> Tensor:
@@ -42,18 +43,18 @@ def kl_standard(mean: Tensor, std: Tensor) -> Tensor:
     return (std.square() + mean.square() - 1).sum(-1) / 2 - std.log().sum(-1)
 
 
-def bounded_std(x: Tensor) -> Tensor:
-    """2 sigmoid(x / 2) + 0.1: standard deviations in (0.1, 2.1), 1.1 at zero (argmax-ai/aime, aime/models/ssm.py)."""
-    return 2 * torch.sigmoid(x / 2) + 0.1
+def bounded_std(x: Tensor, least: float = LEAST_STD) -> Tensor:
+    """2 sigmoid(x / 2) + least: standard deviations in (0.1, 2.1), 1.1 at zero (argmax-ai/aime, aime/models/ssm.py)."""
+    return 2 * torch.sigmoid(x / 2) + least
 
 
-def bounded_gaussian(x: Tensor, bound: float = 5.0) -> tuple[Tensor, Tensor]:
+def bounded_gaussian(x: Tensor, bound: float = 5.0, least: float = LEAST_STD) -> tuple[Tensor, Tensor]:
     """Before a tanh, [..., 2 F] -> [..., F] each: the mean within +-bound, and bounded_std.
 
     Beyond +-5 a tanh has hardly any gradient.
     """
     mean, raw = x.chunk(2, -1)
-    return bound * torch.tanh(mean / bound), bounded_std(raw)
+    return bound * torch.tanh(mean / bound), bounded_std(raw, least)
 
 
 def tanh_gaussian(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

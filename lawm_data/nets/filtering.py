@@ -19,7 +19,7 @@ from lawm_data.nets.unrolled import UnrolledGRU, UnrolledMLP, aten
 
 
 class Filtering:
-    """q(s_t | s_{t-1}, a_{t-1}, o_t) for t = 0..T-1, from zero state and zero action, under recorded actions.
+    """q(s_t | s_{t-1}, a_{t-1}, o_t) for t = 0..T-1, from the first state and zero action, under recorded actions.
 
     A subclass may choose actions on the way: `act` and its gradient `act_backward`, `begin` and `end` around the loop.
     It goes back once.
@@ -43,7 +43,7 @@ class Filtering:
 
     def modules(self) -> list[nn.Module]:
         """Whose parameters get gradients, in the order of `gradients`."""
-        return [self.rssm.input, self.rssm.cell, self.rssm.posterior_head]
+        return [self.rssm.start, self.rssm.input, self.rssm.cell, self.rssm.posterior_head]
 
     def begin(self) -> None:
         self.actions = self.action.unbind()
@@ -64,26 +64,26 @@ class Filtering:
 
     def gradients(self) -> list[Tensor | None]:
         """Of the parameters of `modules`, after the way back."""
-        return [*self.input.gradients(), *self.cell.gradients(), *self.posterior.gradients()]
+        start = self.rssm.start.gradients(self.grad_start)
+        return [*start, *self.input.gradients(), *self.cell.gradients(), *self.posterior.gradients()]
 
     def embed_gradient(self) -> Tensor:
         return self.posterior.given_gradient()
 
     def forward(self) -> tuple[Tensor, ...]:
-        deter, stoch = self.rssm.sizes
-        shape = self.embed.shape[1:3]
+        stoch, shape = self.rssm.sizes[1], self.embed.shape[1:3]
         self.input, self.cell = UnrolledMLP(self.rssm.input), UnrolledGRU(self.rssm.cell)
         self.posterior = UnrolledMLP(self.rssm.posterior_head, self.embed)
         self.noises = self.noise.unbind()
         self.begin()
-        h, z = (self.embed.new_zeros(*shape, size) for size in (deter, stoch))
-        action = self.embed.new_zeros(*shape, self.action.shape[-1])
+        h = self.rssm.start(self.embed[0])
+        z, action = (self.embed.new_zeros(*shape, size) for size in (stoch, self.action.shape[-1]))
         self.curves: list[Tensor] = []
         steps = []
         with step_by_step(h):
             for t, noise in enumerate(self.noises):
                 h = self.cell.forward(self.input.forward(torch.cat([z, action], -1), t), h)
-                feat, z, mean, std, curve = drawn(self.posterior.forward(h, t), noise, h)
+                feat, z, mean, std, curve = drawn(self.posterior.forward(h, t), noise, h, self.rssm.least_std)
                 steps.append((feat, mean, std))
                 self.curves.append(curve)
                 if t < len(self.action):
@@ -111,10 +111,12 @@ class Filtering:
             grad_raw = drawn_backward(grad_means[t], grad_stds[t], grad_z[t], self.noises[t], self.curves[t])
             grad_x, from_h = self.cell.backward(self.posterior.backward(grad_raw, onto=grad_h[t]))
             grad_input = self.input.backward(grad_x)
-            if t > 0:
-                from_z, grad_action = grad_input.split([stoch, self.action.shape[-1]], -1)
-                grad_h[t - 1].add_(from_h)
-                grad_z[t - 1].add_(from_z)
+            if t == 0:
+                self.grad_start = from_h
+                return
+            from_z, grad_action = grad_input.split([stoch, self.action.shape[-1]], -1)
+            grad_h[t - 1].add_(from_h)
+            grad_z[t - 1].add_(from_z)
 
 
 class _Node(torch.autograd.Function):
@@ -132,13 +134,13 @@ class _Node(torch.autograd.Function):
 
 
 @fused
-def drawn(parameters: Tensor, noise: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+def drawn(parameters: Tensor, noise: Tensor, before: Tensor, least: float) -> tuple[Tensor, ...]:
     """`before` with a sample of the Gaussian behind it; sample, mean, standard deviation as `bounded_std` gives it, and
     its curve, which the gradient needs.
     """
     mean, raw = parameters.chunk(2, -1)
     curve = torch.tanh(raw * 0.25)  # 2 sigmoid(x / 2) = 1 + tanh(x / 4)
-    std = curve + 1.1
+    std = curve + (1 + least)
     sample = torch.addcmul(mean, std, noise)
     return torch.cat([before, sample], -1), sample, mean, std, curve
 

@@ -20,10 +20,14 @@ class Optimizer:
     A model whose gradient is not finite gets none (`torch.nn.utils.clip_grad_norm_` over the stack would spread it).
     """
 
-    def __init__(self, modules: Iterable[nn.Module], models: int, lr: float, clip: float):
+    def __init__(self, modules: Iterable[nn.Module], models: int, lr: float, clip: float, decay: float = 0.0):
+        """decay: of the weights, apart from their gradient (AdamW)."""
         self.named = [(f"{i}.{n}", p) for i, m in enumerate(modules) for n, p in m.named_parameters()]
         self.models, self.clip = models, clip
-        self.adam = torch.optim.Adam([p for _, p in self.named], lr=lr, fused=True, capturable=True)
+        weights = [p for _, p in self.named]
+        self.adam = torch.optim.Adam(
+            weights, lr=lr, weight_decay=decay, decoupled_weight_decay=True, fused=True, capturable=True
+        )
 
     def step(self, loss: Tensor) -> Tensor:
         """One step down `loss` [N]; returns the gradient norms [N] before clipping."""

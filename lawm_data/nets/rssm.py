@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lawm_data.nets.blocks import MLP, GRUCell, Init
-from lawm_data.nets.dists import Gaussian, gaussian
+from lawm_data.nets.dists import LEAST_STD, Gaussian, gaussian
 
 
 class State(NamedTuple):
@@ -38,28 +38,63 @@ class State(NamedTuple):
         return self.map(lambda x: x[first % stride :: stride].detach().transpose(0, 1).flatten(1, 2))
 
 
+class Start(nn.Module):
+    """The deterministic state before an episode: zero, or learned from there on, within +-1 as a GRU's."""
+
+    def __init__(self, init: Init, deter: int, learned: bool):
+        super().__init__()
+        self.deter = deter
+        self.raw = init.constant((1, deter), 0.0) if learned else None
+
+    def forward(self, like: Tensor) -> Tensor:
+        """[N, B, D]; `like` [N, B, ...] gives sizes and device."""
+        if self.raw is None:
+            return like.new_zeros(*like.shape[:2], self.deter)
+        return torch.tanh(self.raw).expand(-1, like.shape[1], -1)
+
+    def gradients(self, of_start: Tensor) -> list[Tensor]:
+        """Of the parameters, from that of what `forward` gave."""
+        if self.raw is None:
+            return []
+        return [of_start.sum(1, keepdim=True) * (1 - torch.tanh(self.raw.detach()).square())]
+
+
 Control = Tensor | Callable[[State, int], Tensor]
 
 
 class RSSM(nn.Module):
     """p(s_t | s_{t-1}, a_{t-1}) and q(s_t | s_{t-1}, a_{t-1}, o_t)."""
 
-    def __init__(self, init: Init, action: int, embed: int, deter: int, stoch: int, hidden: int):
+    def __init__(
+        self,
+        init: Init,
+        action: int,
+        embed: int,
+        deter: int,
+        stoch: int,
+        hidden: int,
+        *,
+        layers: int = 1,
+        learned_start: bool = False,
+        least_std: float = LEAST_STD,
+    ):
+        """layers: hidden, of prior and posterior; learned_start: of `start`; least_std: of the stochastic state."""
         super().__init__()
-        self.sizes = (deter, stoch)
+        self.sizes, self.least_std = (deter, stoch), least_std
+        self.start = Start(init, deter, learned_start)
         self.input = MLP(init, stoch + action, hidden, 1)
         self.cell = GRUCell(init, hidden, deter)
-        self.prior_head = MLP(init, deter, hidden, 1, 2 * stoch)
-        self.posterior_head = MLP(init, deter + embed, hidden, 1, 2 * stoch)
+        self.prior_head = MLP(init, deter, hidden, layers, 2 * stoch)
+        self.posterior_head = MLP(init, deter + embed, hidden, layers, 2 * stoch)
 
-    def zeros(self, like: Tensor) -> State:
+    def first(self, like: Tensor) -> State:
         """The state before the first observation; `like` [N, B, ...] gives sizes and device."""
-        feat, mean = (like.new_zeros(*like.shape[:2], size) for size in (sum(self.sizes), self.sizes[1]))
-        return State(feat, mean, mean + 1)
+        mean = like.new_zeros(*like.shape[:2], self.sizes[1])
+        return State(torch.cat([self.start(like), mean], -1), mean, mean + 1)
 
     def prior(self, deter: Tensor) -> Gaussian:
         """p(s_t | h_t), [..., N, B, S]."""
-        return gaussian(self.prior_head(deter))
+        return gaussian(self.prior_head(deter), self.least_std)
 
     def step(self, state: State, action: Tensor, noise: Tensor, embed: Tensor | None = None) -> State:
         """One transition [N, B, ...]: the posterior given `embed` [N, B, E], else the prior; noise [N, B, S]."""
@@ -68,7 +103,7 @@ class RSSM(nn.Module):
         if embed is None:
             mean, std = self.prior(deter)
         else:
-            mean, std = gaussian(self.posterior_head(torch.cat([deter, embed], -1)))
+            mean, std = gaussian(self.posterior_head(torch.cat([deter, embed], -1)), self.least_std)
         return State(torch.cat([deter, torch.addcmul(mean, std, noise)], -1), mean, std)
 
     def imagine(self, state: State, control: Control, noise: Tensor) -> tuple[State, Tensor]:
@@ -94,12 +129,22 @@ def along_time(steps: Sequence[Tensor]) -> Tensor:
 class Filter:
     """A policy: filters the state from observations, acts on it, and feeds the executed action back.
 
-    The filter takes the posterior's mean. State is carried between calls.
+    State is carried between calls.
     """
 
-    def __init__(self, rssm: RSSM, embed: Callable[[Tensor], Tensor], action: int, act: Callable[[Tensor], Tensor]):
-        """embed: observation [N, B, O] -> [N, B, E]; action: A; act: feat [N, B, D+S] -> action [N, B, A]."""
-        self.rssm, self.embed, self.action_size, self.act = rssm, embed, action, act
+    def __init__(
+        self,
+        rssm: RSSM,
+        embed: Callable[[Tensor], Tensor],
+        action: int,
+        act: Callable[[Tensor], Tensor],
+        noise: Callable[[Tensor], Tensor] = torch.zeros_like,
+    ):
+        """embed: observation [N, B, O] -> [N, B, E]; action: A; act: feat [N, B, D+S] -> action [N, B, A].
+
+        noise: of the state, shaped as its mean [N, B, S]; without, the filter takes the posterior's mean.
+        """
+        self.rssm, self.embed, self.action_size, self.act, self.noise = rssm, embed, action, act, noise
         self.state: State | None = None
 
     @torch.no_grad()
@@ -107,8 +152,8 @@ class Filter:
         """Observation [N, B, O] and first [N, B] (True where an episode begins) -> action [N, B, A]."""
         embed = self.embed(observation)
         if self.state is None or bool(first.all()):  # in all environments or in none, see `rollout`
-            self.state = self.rssm.zeros(embed)
+            self.state = self.rssm.first(embed)
             self.action = embed.new_zeros(*embed.shape[:2], self.action_size)
-        self.state = self.rssm.step(self.state, self.action, torch.zeros_like(self.state.mean), embed)
+        self.state = self.rssm.step(self.state, self.action, self.noise(self.state.mean), embed)
         self.action = self.act(self.state.feat)
         return self.action
