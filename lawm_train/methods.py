@@ -255,12 +255,16 @@ def kind_of(name: str) -> Kind:
     return METHODS[name]
 
 
+def trains_by_updates(name: str) -> bool:
+    """Whether `train.updates` are updates of a method; to the others they say how often it is evaluated, alone."""
+    return kind_of(name).model_based
+
+
 def length_of(name: str, train: TrainConfig) -> str:
     """The setting for how many updates a method's last phase lasts: a run may be continued with more of them."""
-    learner = name.removeprefix(INFERRED)
-    if kind_of(learner).model_based:
+    if trains_by_updates(name):
         return "train.updates" if train.joint else "agent.clap.updates"
-    return f"agent.{learner}.updates"
+    return f"agent.{name.removeprefix(INFERRED)}.updates"
 
 
 def parts_of(name: str) -> list[str]:

@@ -102,6 +102,24 @@ def test_more_runs_later_leave_the_first_ones_as_they_are(small):
     assert {path.parts[2] for path in after} == {f"custom-made-medium-replay-bc-s{k}" for k in range(3)}
 
 
+def test_more_updates_go_to_the_methods_that_train_by_them_and_leave_the_others(small):
+    """To a method of single transitions `train.updates` say how often it is evaluated, as its runs were begun to be."""
+    small(options=["--set", "train.joint=true"])
+    before = everything()
+    more = ["--set", "train.joint=true", "--set", "train.updates=14"]
+    answer = small(options=more)
+    assert answer.exit_code == 0, answer.output
+    told = states(answer)
+    assert all(said.startswith("was done") == ("BC" in cell) for cell, said in told.items()) and len(told) == 3, told
+    for path, content in before.items():
+        assert "-bc-" not in str(path) or path.read_bytes() == content, path
+    assert Run(next(RUNS.glob("*-clap-s0"))).finished["update"] == 14
+    again = small("{methods: [bc], oracle: [], runs: 3}", options=more)
+    assert again.exit_code == 0, again.output
+    of_bc = [Run(path).config["settings"] for path in sorted(RUNS.glob("*-replay-bc-s?"))]
+    assert len(of_bc) == 3 and of_bc[0] == of_bc[2], "a seed that comes later is evaluated as the first ones"
+
+
 def test_a_cut_grid_continues_where_it_was(small, monkeypatch):
     after = train._Loop._after
 
