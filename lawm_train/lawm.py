@@ -56,7 +56,7 @@ class Config:
     rssm_layers: Count = 1  # hidden, of p(s_t|h_t) and q(s_t|h_t,o_t)
     idm_layers: Count = 3
     latent_action: Count = 12
-    learned_start: bool = False  # the state before an episode; false: zero
+    learned_start: bool = False  # the state before a window or an episode; false: zero
     least_std: Positive = 0.1  # of states and latent actions
     prior: Literal["standard", "learned"] | None = None  # None: N(0, I) for LAWM, learned for C-LAP
     normalize: bool = True  # observations, by the statistics of the rows that the method trains on; false: raw

@@ -21,7 +21,7 @@ class Optimizer:
     """
 
     def __init__(self, modules: Iterable[nn.Module], models: int, lr: float, clip: float, decay: float = 0.0):
-        """decay: of the weights, apart from their gradient (AdamW)."""
+        """decay: of every parameter, apart from its gradient (AdamW)."""
         self.named = [(f"{i}.{n}", p) for i, m in enumerate(modules) for n, p in m.named_parameters()]
         self.models, self.clip = models, clip
         weights = [p for _, p in self.named]
