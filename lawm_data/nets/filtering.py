@@ -76,7 +76,7 @@ class Filtering:
         self.posterior = UnrolledMLP(self.rssm.posterior_head, self.embed)
         self.noises = self.noise.unbind()
         self.begin()
-        h = self.rssm.start(self.embed[0])
+        h = self.rssm.start.state(self.embed[0])
         z, action = (self.embed.new_zeros(*shape, size) for size in (stoch, self.action.shape[-1]))
         self.curves: list[Tensor] = []
         steps = []

@@ -46,14 +46,14 @@ class Start(nn.Module):
         self.deter = deter
         self.raw = init.constant((1, deter), 0.0) if learned else None
 
-    def forward(self, like: Tensor) -> Tensor:
+    def state(self, like: Tensor) -> Tensor:
         """[N, B, D]; `like` [N, B, ...] gives sizes and device."""
         if self.raw is None:
             return like.new_zeros(*like.shape[:2], self.deter)
         return torch.tanh(self.raw).expand(-1, like.shape[1], -1)
 
     def gradients(self, of_start: Tensor) -> list[Tensor]:
-        """Of the parameters, from that of what `forward` gave."""
+        """Of the parameters, from that of what `state` gave."""
         if self.raw is None:
             return []
         return [of_start.sum(1, keepdim=True) * (1 - torch.tanh(self.raw.detach()).square())]
@@ -90,7 +90,7 @@ class RSSM(nn.Module):
     def first(self, like: Tensor) -> State:
         """The state before the first observation; `like` [N, B, ...] gives sizes and device."""
         mean = like.new_zeros(*like.shape[:2], self.sizes[1])
-        return State(torch.cat([self.start(like), mean], -1), mean, mean + 1)
+        return State(torch.cat([self.start.state(like), mean], -1), mean, mean + 1)
 
     def prior(self, deter: Tensor) -> Gaussian:
         """p(s_t | h_t), [..., N, B, S]."""
