@@ -72,7 +72,9 @@ def exploitation(agent: Agent, episodes: Sequence[Episode], replay: Replay) -> R
         "imagined / replayed": figures["imagined reward"] / max(figures["replayed reward"], reward_floor),
         "value / Monte-Carlo": figures["value"] / max(figures["Monte-Carlo return"], return_floor),
     }
-    bounds: Bounds = {"imagined / replayed": (None, MOST), "value / Monte-Carlo": (None, MOST)}
+    bounds: Bounds = {"imagined / replayed": (None, MOST)}
+    if not agent.config.soft_returns:  # else values count entropy, which earns nothing
+        bounds["value / Monte-Carlo"] = (None, MOST)
     bad = {
         "imagined / replayed": (
             "the agent exploits the model: raise model.observation_sigma, lower agent.clap.eps, or train it longer"
@@ -99,7 +101,7 @@ def support(returns: Mapping[float, Sequence[float]]) -> Rung:
 
 
 def filtered(agent: Agent, episode: Episode) -> State:
-    """States 0..T along an episode, as the agent's filter has them when it acts, [T+1, 1, 1, ...]."""
+    """States 0..T along an episode, each its posterior's mean, as the agent's filter has them, [T+1, 1, 1, ...]."""
     assert episode.action is not None
     observation, action, reward = (
         torch.tensor(x)[:, None, None] for x in (episode.observation, episode.action, episode.reward)

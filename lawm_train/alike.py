@@ -55,4 +55,6 @@ def _read(method: str, settings: dict[str, Any] | None) -> str | None:
         return None
     if "pool_gb" not in settings.get("train", {}):  # all data fitted, whatever the pool
         del filled["train"]["pool_gb"]
+    if not methods.trains_by_updates(method):  # then it is how often a run is evaluated
+        del filled["train"]["updates"]
     return json.dumps([reduce(getitem, name.split("."), filled) for name in parts])

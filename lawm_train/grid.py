@@ -7,7 +7,7 @@ one that dies takes no other along. `jobs` of them run at a time, each with its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,7 +140,7 @@ class _Task:
         chosen = dataset.default_slice(cell.slice)
         job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
         task = cls(job, runs_root, f"{job.name}-{suffix}" if suffix else job.name, config.episodes)
-        return replace(task, job=job.as_begun(task.folders.values()))
+        return replace(task, job=_evaluated_as_begun(job.as_begun(task.folders.values()), task.folders.values()))
 
     @property
     def folders(self) -> dict[int, Run]:
@@ -176,6 +176,17 @@ class _Task:
         means = [f"{record.last.mean:.1f}" for record in agents]
         said = f", {stopped} of {len(runs)} stopped" if stopped else ""
         return said + (f", returns {', '.join(means)}" if means else "")
+
+
+def _evaluated_as_begun(job: Job, runs: Iterable[Run]) -> Job:
+    """With the `train.updates` of its first run, where they are to the method how often it is evaluated alone.
+
+    So a grid may be asked for more of them, and leaves the cells of such methods as they are.
+    """
+    begun = next((run.config["settings"].get("train", {}).get("updates") for run in runs if run.exists), None)
+    if methods.trains_by_updates(job.method) or type(begun) is not int or begun < 1:
+        return job
+    return replace(job, configs={**job.configs, "train": replace(job.configs["train"], updates=begun)})
 
 
 def _train_and_score(task: _Task, threads: int, place: int) -> None:

@@ -150,20 +150,12 @@ class Job:
         return {seed: Run(runs_root / f"{name or self.name}-s{seed}") for seed in self.seeds}
 
     def as_begun(self, runs: Iterable[Run]) -> Job:
-        """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in.
-
-        A method that learns from single transitions is evaluated as often, too, as that run was begun to be: all that
-        `train.updates` is to it. So a grid may be asked for more of them, and leaves such cells as they are.
-        """
+        """The job on the very data that its first run began with; what is new on the Hub is told, and not mixed in."""
         for run in runs:
             if run.exists and not run.trains:
                 raise UserError(f"{run.path}: the run of a collector; choose another --name")
             if run.exists:
-                job = replace(self, dataset=self.dataset.as_begun(**run.config["dataset"]))
-                begun = run.config["settings"].get("train", {}).get("updates")
-                if begun is None or methods.trains_by_updates(self.method):
-                    return job
-                return replace(job, configs={**self.configs, "train": replace(self.configs["train"], updates=begun)})
+                return replace(self, dataset=self.dataset.as_begun(**run.config["dataset"]))
         return self
 
 

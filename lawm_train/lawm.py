@@ -77,9 +77,14 @@ class Config:
     unlabeled_weight: NonNegative = 1.0
     weights: Weights = field(default_factory=Weights)
     lr: NonNegative = 3e-4
-    weight_decay: NonNegative = 0.0
+    weight_decay: Share = 0.0
     clip: Positive = 100.0
     products: Products = "float32"  # or "bfloat16", see nets.products.multiplying
+
+    @property
+    def standardises(self) -> bool:
+        """Whether observations come to a standard deviation of 1, but for what hardly moves or is far out."""
+        return self.normalize and self.observation_floor <= 0.01 and self.observation_clip >= 10
 
 
 class Observed(NamedTuple):

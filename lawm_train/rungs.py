@@ -253,7 +253,7 @@ def _open_loop_errors(world: WorldModel, seen: Observed) -> dict[int, float]:
     states, _ = world.rssm.imagine(start, actions, torch.zeros(len(actions), *start.mean.shape))
     wanted = seen.observation[CONTEXT + 1 : CONTEXT + 1 + len(actions)]
     errors = world.decoder(states.feat) - wanted
-    if not world.config.normalize:
+    if not world.config.standardises:
         errors = errors / seen.observation.std((0, 1, 2)).clamp(min=0.01)
     errors = errors.square().mean((1, 2, 3)).sqrt()
     return {h: float(errors[h - 1]) for h in HORIZONS}

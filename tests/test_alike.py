@@ -35,6 +35,13 @@ def test_what_a_version_did_not_know_and_what_a_method_does_not_read_keeps_no_ru
     assert "| 2 | 1 | 100.5 ± 0.7 |" in row(text, "walker-walk", "LAWM", "100.5 ± 0.7", "2 |")
 
 
+@pytest.mark.parametrize(("method", "wanted"), [("bc", {"BC": 2}), ("idm-td3bc", {"IDM-TD3+BC": 2})])
+def test_how_often_a_method_is_evaluated_keeps_no_runs_apart(tmp_path, method, wanted):
+    longer = {**OLD, "train": {"batch": 16, "updates": 20}}
+    assert columns(runs(tmp_path / method, method, OLD, longer)) == wanted
+    assert len(columns(runs(tmp_path / "clap", "clap", OLD, longer))) == 2
+
+
 def test_settings_of_few_sections_are_filled_too(tmp_path):
     assert columns(runs(tmp_path, "lawm", {"model": {"prior": None}}, {"model": {"prior": None}, "agent": {}})) == {
         "LAWM": 2

@@ -211,6 +211,19 @@ def test_3_raw_observations_are_judged_in_units_of_their_spread(trained):
     assert "true h=6" in rung.bounds and all(0.7 < value < 1.3 for value in rung.figures.values()), rung
 
 
+@pytest.mark.parametrize(("option", "value"), [("observation_floor", 5.0), ("observation_clip", 0.3)])
+def test_3_other_bounds_of_observations_do_not_pass_for_prediction(trained, option, value):
+    learned, _, batch = trained
+    world, shape = copy.deepcopy(learned), learned.normalizer.mean
+    world.config = replace(world.config, **{option: value})
+    bounds = {"floor": 5.0} if option == "observation_floor" else {"clip": 0.3}
+    world.normalizer = Normalizer(shape, torch.ones_like(shape), **bounds)
+    last(world.decoder).weight.zero_()
+    last(world.decoder).bias.copy_(world.normalizer(batch.observation).mean((0, 1, 2)))
+    rung = rungs.open_loop(world, batch, infers=False)
+    assert all(0.7 < value < 1.3 for value in rung.figures.values()), rung
+
+
 def test_3_a_window_is_compared_with_one_of_other_actions(trained):
     """Held-out windows of few episodes are often the same one; where all are, there is nothing to compare."""
     world, _, batch = trained
@@ -328,6 +341,14 @@ def test_6_critics_that_promise_returns_fail(trained):
     assert not rung.passed and rung.verdict.startswith("the critics promise more")
 
 
+def test_6_values_that_count_entropy_are_not_set_against_what_is_earned(trained, monkeypatch):
+    agent = trained[1]
+    monkeypatch.setattr(agent, "config", replace(agent.config, soft_returns=True))
+    last(agent.targets).bias += 500
+    rung = exploitation(agent)
+    assert rung.passed and rung.figures["value / Monte-Carlo"] > acting.MOST
+
+
 def test_6_cannot_tell_where_nothing_is_earned(trained):
     """Unless the model promises some of it."""
     world, agent, _ = trained
@@ -362,7 +383,7 @@ def test_3_the_first_imagined_state_is_compared_with_the_next_observation():
     """A world that counts: the observation is the time, and each imagined step adds one."""
 
     class Counting:
-        config = SimpleNamespace(normalize=True)
+        config = SimpleNamespace(standardises=True)
         rssm = SimpleNamespace(
             imagine=lambda start, actions, noise: (
                 SimpleNamespace(feat=start.mean + torch.arange(1.0, len(actions) + 1)[:, None, None, None]),
