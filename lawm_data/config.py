@@ -168,7 +168,7 @@ def _within(bounds: Bounds, number: float) -> float:
     if number < bounds.least:
         raise ValueError(f"{bounds.least} or more")
     if number > bounds.most:
-        raise ValueError(f"{bounds.most} or less")
+        raise ValueError(f"{bounds.most:g} or less")
     return number
 
 
