@@ -155,7 +155,7 @@ def paired_table(found: Cells, ours: str = OURS) -> str:
             low, high = around.mean - around.half, around.mean + around.half
             bounds = f"{low:.1f} .. {high:.1f}" if math.isfinite(around.half) else "one pair has none"
             sure = "yes" if around.excludes_zero else "no"
-            each = ", ".join(f"{value:.0f}" for value in differences)
+            each = ", ".join(f"{round(value)}" for value in differences)
             alike = [
                 " - ".join(dict.fromkeys(pair))
                 for pair in ((one.updates, other.updates), (one.settings, other.settings))
