@@ -29,7 +29,7 @@ class Bounds(NamedTuple):
 
 Count = Annotated[int, Bounds(1)]
 NonNegative = Annotated[float, Bounds(0)]
-Positive = Annotated[float, Bounds(1e-6, 1e9)]  # a standard deviation, the bound of a norm: float32 can square it
+Positive = Annotated[float, Bounds(1e-6, 10**9)]  # a standard deviation, the bound of a norm: float32 can square it
 Share = Annotated[float, Bounds(0, 1)]
 Part = Annotated[float, Bounds(0, 0.99)]  # a share that leaves something
 
@@ -168,7 +168,7 @@ def _within(bounds: Bounds, number: float) -> float:
     if number < bounds.least:
         raise ValueError(f"{bounds.least} or more")
     if number > bounds.most:
-        raise ValueError(f"{bounds.most:g} or less")
+        raise ValueError(f"{bounds.most} or less")
     return number
 
 

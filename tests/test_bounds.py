@@ -38,7 +38,7 @@ from lawm_train import grid, policy
         ("model.weights.observation=-1", "0 or more"),
         ("model.free_nats=-1", "0 or more"),
         ("train.labeled_share=1.5", "1 or less"),
-        ("model.observation_clip=1.0e300", r"1e\+09 or less"),
+        ("model.observation_clip=1.0e300", "1000000000 or less"),
         ("model.weight_decay=2", "1 or less"),
     ],
 )
