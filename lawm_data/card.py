@@ -43,11 +43,18 @@ def _histograms(panels: Sequence[Any], returns: Mapping[str, Returns]) -> None:
     for axes in panels[len(returns) :]:
         axes.set_axis_off()
     for axes, (name, (every, labeled)) in zip(panels, returns.items(), strict=False):
-        edges = np.histogram_bin_edges(every, bins=40)
+        edges = np.histogram_bin_edges(every, bins=40, range=_range(every))
         axes.hist(every, edges, color="#9db4c8", label=f"all ({len(every)})")
         axes.hist(labeled, edges, color="#c8553d", label=f"labeled ({len(labeled)})")
         axes.set(title=name, xlabel="return", ylabel="trajectories")
         axes.legend(frameon=False)
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """Of the bins: about returns that are the same but for rounding, wide enough for as many."""
+    low, high = min(values), max(values)
+    least = 1e-6 * max(abs(low), abs(high))
+    return (low, high) if high - low > least or low == high == 0 else (low - least - 0.5, high + least + 0.5)
 
 
 def render(manifest: Manifest) -> str:

@@ -60,20 +60,23 @@ def collect(root: Path, env: str, config: Config) -> None:
     store, source = Store(root / "raw"), config.policy
     folder = store.root / env / source
     files.sweep(folder.parent)
-    if source not in store.sources(env):
-        store.create(env, source, _meta(spec, config))
-    made_with = store.meta(env, source)["repeat"]
-    if made_with != config.repeat:
-        raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
     for seed in range(config.seeds):
         run = run_of(root, env, source, seed)
+        run.check_begun()
         if run.exists:  # one source holds collectors of one setting; UserError names the first that differs
             run.is_extended(_run_config(spec, config, seed), None)
+    there = source in store.sources(env)
+    if there and not store.rows(env, source):  # begun, perhaps by other settings, and nothing kept
+        files.remove_folder(folder)
+    elif there and (made_with := store.meta(env, source)["repeat"]) != config.repeat:
+        raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
+    if source not in store.sources(env):
+        store.create(env, source, _meta(spec, config))
     before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed) for seed in left])
     picture = root / "figures" / f"collect-{env}-{source}.png"
-    curves.write(store.rows(env, source), config.repeat, picture)
+    curves.write(store.rows(env, source), spec, picture)
     new = sum(config.episodes - before[seed] for seed in left)
     step = files.typed(f"lawm-data split --env {env}", root)
     click.echo(f"{folder}: {new} episodes collected, {sum(before)} were there; curve: {picture}; next: {step}")

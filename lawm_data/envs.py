@@ -25,7 +25,7 @@ LARGEST_BOUND = 1e6  # of actions: beyond, [-1, 1] has no meaning
 class Spec(NamedTuple):
     """What a recording of `env` looks like; `layout` is (name, size) of each part of the observation, in order.
 
-    episode_length: agent steps until the time limit.
+    episode_length and control_steps: agent and control steps until the time limit.
     """
 
     env: str
@@ -34,6 +34,7 @@ class Spec(NamedTuple):
     action_size: int
     repeat: int
     episode_length: int
+    control_steps: int
 
 
 class Step(NamedTuple):
@@ -79,6 +80,7 @@ def spec(env: str, repeat: int = 2) -> Spec:
         action_size=math.prod(bounds.shape),
         repeat=repeat,
         episode_length=math.ceil(steps / repeat),
+        control_steps=steps,
     )
 
 

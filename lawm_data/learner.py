@@ -6,6 +6,7 @@ Everything it does is a pure function of (seed, the episodes so far), so that a 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -75,6 +76,9 @@ class Learner:
                 "collect into another --root"
             )
         self.run.discard(position)
+        for learned, path in kept_policies(self.run).items():
+            if learned > order:  # of episodes that are no more
+                path.unlink()
         if order == 0:
             return
         tensors, state = self.run.load(position)
@@ -137,7 +141,8 @@ def build(spec: Spec, config: dreamer.Config, seed: int, curiosity: Disagreement
 
 def kept_policies(run: Run) -> dict[int, Path]:
     """The files of the kept policies, by the number of episodes that each had learned from."""
-    return {int(path.stem.removeprefix("policy-")): path for path in sorted(run.path.glob("policy-*.safetensors"))}
+    named = ((re.fullmatch(r"policy-(\d+)\.safetensors", path.name), path) for path in run.path.glob("policy-*"))
+    return {int(match[1]): path for match, path in sorted(named, key=lambda pair: pair[1]) if match}
 
 
 def load_kept(path: Path, spec: Spec, config: dreamer.Config, noise: Noise) -> Policy:

@@ -230,9 +230,13 @@ def _check(manifest: Manifest, where: str) -> None:
             raise UserError(f"{where}: slices.{name:.60}: name or splits not of {', '.join(SPLITS)}; run split again")
         if lacking := [key for key in STATISTICS if key not in slice_.statistics]:
             raise UserError(f"{where}: slices.{name}.statistics: missing key '{lacking[0]}'; run split again")
-    for path, times in Counter(path for _, _, path in manifest.shards()).items():
+    named = Counter(path for _, _, path in manifest.shards())
+    for path, times in named.items():
         if path not in manifest.files or times > 1:
             raise UserError(f"{where}: shard '{path:.60}' has no digest or is named twice; run split again")
+    for path, entry in manifest.files.items():
+        if entry.rows and path not in named:  # withheld actions could else be taken for a figure, and published
+            raise UserError(f"{where}: files.{path}: has rows, and no slice names it; run split again")
     for name, slice_ in manifest.slices.items():
         _check_summaries(manifest, slice_, f"{where}: slices.{name}.summaries")
 

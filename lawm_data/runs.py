@@ -100,6 +100,8 @@ class Run:
             cure = "restore it; if another version wrote it, train the run again"
             parse(Trained, found, str(path), cure)
             parse(Origin, found["dataset"], f"{path}: dataset", cure)
+        elif not isinstance(found.get("settings"), dict):
+            raise UserError(f"{path}: no settings of a collector; restore the file, or remove the folder")
         return found
 
     @property

@@ -161,7 +161,7 @@ def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
         for name, whole in imported.items()
     }
     for name, rule in rules_of(env, config.rules).items():
-        fit = [row for row in admitted(history, name, rule) if row.length >= config.min_steps]
+        fit = admitted(history, name, rule, config.min_steps)
         if name in imported:
             slices[name] = replace(slices[name], displaced=len(fit))
         elif history:
@@ -174,15 +174,15 @@ def _changed(rule: Rule, change: Rule) -> Rule:
     return Rule(**{key: getattr(rule, key) if value is None else value for key, value in vars(change).items()})
 
 
-def admitted(history: Sequence[Row], name: str, rule: Rule) -> list[Row]:
-    """The rows, none imported as a slice, that the rule of slice `name` takes before its quota."""
+def admitted(history: Sequence[Row], name: str, rule: Rule, min_steps: int) -> list[Row]:
+    """The rows, none imported as a slice, that slice `name` takes by its rule and their length, before its quota."""
     if name == "medium-replay":
         history = [row for row in history if row.source != TOP_UP]
     if rule.history == "trailing":
         assert rule.max_return is not None
         groups = _grouped(history, lambda row: (row.source, row.seed)).values()
         history = [row for group in groups for row in _until_exceeded(group, rule.max_return)]
-    return [row for row in history if rule.admits(row.episode_return)]
+    return [row for row in history if rule.admits(row.episode_return) and row.length >= min_steps]
 
 
 def _until_exceeded(rows: list[Row], cap: float) -> list[Row]:
@@ -201,7 +201,7 @@ def _share_out(rows: Sequence[Row], quota: int, seed: int) -> tuple[list[Row], l
     A share that a collector cannot fill stays empty, unless rollouts of its own kept policies top it up. Recordings
     with actions that fill at most half of it are all taken: too few to be left out by lot.
     """
-    groups = _grouped(rows, _collector)
+    groups = _grouped(rows, collector)
     taken, left = [], []
     for key, size in shares(rows, quota).items():
         scarce = sum(row.has_action for row in groups[key]) <= size / 2
@@ -217,11 +217,12 @@ def _share_out(rows: Sequence[Row], quota: int, seed: int) -> tuple[list[Row], l
 
 def shares(rows: Iterable[Row], quota: int) -> dict[tuple[str, int], int]:
     """The part of the quota of each collector, (source, seed), that any of the rows is of."""
-    collectors = sorted({_collector(row) for row in rows})
+    collectors = sorted({collector(row) for row in rows})
     return {key: quota // len(collectors) + (k < quota % len(collectors)) for k, key in enumerate(collectors)}
 
 
-def _collector(row: Row) -> tuple[str, int]:
+def collector(row: Row) -> tuple[str, int]:
+    """Source and seed of the learner whose share of a slice the row counts to."""
     return KEEPER if row.source == TOP_UP else row.source, row.seed
 
 

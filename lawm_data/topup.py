@@ -5,6 +5,7 @@ They act as in training, sampled. The source is `topup`: it is no learner's hist
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,19 +39,25 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
         step = files.typed(f"lawm-data collect --env {env}", root)
         raise UserError(f"{store.root}: no history of {KEEPER} in {env}; run `{step}` first")
     rule = slicing.rules_of(env, split.rules)[name]
+    rows = store.rows(env)
+    whole = any(row.slice_name == name for row in rows)
+    if whole or rule.history == "trailing":
+        why = "it is imported whole" if whole else "its rule's `history: trailing` wants each learner's own episodes"
+        raise UserError(f"--top-up {name}: {why}, so no rollout can be part of it")
     if TOP_UP not in store.sources(env):
         described = f"rollouts of policies that {KEEPER} kept every {KEEP_EVERY} episodes, sampled as in training"
         store.create(env, TOP_UP, {**store.meta(env, KEEPER), "collected": described})
     failed: UserError | None = None
-    everything = slicing.distinct(row for row in store.rows(env) if row.slice_name is None)
-    shares = slicing.shares(slicing.admitted(everything, name, rule), split.quota)
+    everything = slicing.distinct(row for row in rows if row.slice_name is None)
+    fit = slicing.admitted(everything, name, rule, split.min_steps)
+    shares, there = slicing.shares(fit, split.quota), Counter(slicing.collector(row) for row in fit)
     for seed in seeds:
         own = [row for row in history if row.seed == seed]
         try:
             if (KEEPER, seed) not in shares:
                 where, band = run_of(root, env, KEEPER, seed).path, card.bounds(rule.given)
                 raise UserError(f"{where}: no episode with a {band}, so no share; collect more episodes first")
-            said = _fill(root, own, rule, shares[KEEPER, seed], f"{name} s{seed}")
+            said = _fill(root, own, rule, there[KEEPER, seed], shares[KEEPER, seed], f"{name} s{seed}")
         except UserError as error:  # of one collector
             said, failed = f"stopped: {error}", failed or error
         click.echo(f"{name}, seed {seed}: {said}")
@@ -58,11 +65,10 @@ def top_up(root: Path, env: str, name: str, split: slicing.Config) -> None:
         raise failed
 
 
-def _fill(root: Path, history: Sequence[Row], rule: Rule, share: int, label: str) -> str:
-    """Top up one seed; returns what happened, in words."""
+def _fill(root: Path, history: Sequence[Row], rule: Rule, there: int, share: int, label: str) -> str:
+    """Top up one seed, of whose share so many episodes are there; returns what happened, in words."""
     store, env, seed = Store(root / "raw"), history[0].env, history[0].seed
     order = store.resume(env, TOP_UP, seed)
-    there = sum(rule.admits(row.episode_return) for row in (*history, *store.rows(env, TOP_UP)) if row.seed == seed)
     if there >= share:
         return f"{share} of {share} episodes are there"
     run = run_of(root, env, KEEPER, seed)
@@ -89,7 +95,8 @@ def _fill(root: Path, history: Sequence[Row], rule: Rule, share: int, label: str
 def _policies(kept: dict[int, Path], history: Sequence[Row], rule: Rule, where: str) -> list[Path]:
     """The policies that were kept where the rule admits the history's mean return."""
     returns = np.array([row.episode_return for row in history])
-    fit = [path for order, path in kept.items() if rule.admits(returns[max(order - KEEP_EVERY, 0) : order].mean())]
+    means = {order: returns[max(order - KEEP_EVERY, 0) : order].mean() for order in kept if order <= len(returns)}
+    fit = [kept[order] for order, mean in means.items() if rule.admits(mean)]
     if not fit:
         band = card.bounds(rule.given)
         raise UserError(f"{where}: none of {len(kept)} kept policies had a mean {band}; collect more episodes first")

@@ -91,3 +91,8 @@ def test_the_introduction_says_what_the_label_fraction_makes_true(
 def test_only_a_simulator_s_data_are_tagged_with_it(folder: Path, env: str, tagged: bool) -> None:
     page = DatasetCard(card.render(replace(Manifest.load(folder), env=env)))
     assert ("dm_control" in page.data.tags) == tagged
+
+
+@pytest.mark.parametrize("returns", [[1e8 + k * 1.5e-8 for k in range(3)], [0.0, 0.0], [-3.0], [1e20, 1e20]])
+def test_returns_that_are_all_but_the_same_have_a_picture(returns: list[float]) -> None:
+    assert card.figure({"medium": (returns, returns[:1])}).startswith(b"\x89PNG")

@@ -23,7 +23,7 @@ from lawm_data import dreamer, envs, plan2explore
 from lawm_data.collect import Config, collect, rounds
 from lawm_data.dreamer import Dreamer
 from lawm_data.errors import UserError
-from lawm_data.learner import Learner
+from lawm_data.learner import Learner, kept_policies
 from lawm_data.runs import Position, Run
 from lawm_data.store import Store
 from lawm_data.windows import Windows
@@ -227,3 +227,33 @@ def test_diverged_learning_stops_with_the_loss_and_the_last_checkpoint(tmp_path:
     wild = dreamer.Config(**{**vars(TINY), "lr": 1e30})
     with pytest.raises(UserError, match=r"is not finite by episode \d+, last good checkpoint: episode \d+"):
         collect(tmp_path, ENV, made(episodes=20, dreamer=wild))
+
+
+def test_a_collector_that_kept_nothing_is_described_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut within its first round and begun again with other settings, as the program advises."""
+    monkeypatch.setattr(Learner, "resume", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        collect(tmp_path, ENV, made(episodes=4, dreamer=replace(TINY, updates=77)))
+    monkeypatch.undo()
+    shutil.rmtree(run_of(tmp_path).path)
+    collect(tmp_path, ENV, made(episodes=4))
+    assert "random; 2 updates of" in Store(tmp_path / "raw").meta(ENV, "dreamer")["collected"]
+
+
+def test_a_run_without_its_settings_is_not_continued(tmp_path: Path) -> None:
+    collect(tmp_path, ENV, made(episodes=4))
+    (run_of(tmp_path).path / "config.json").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="holds a run without its config.json"):
+        collect(tmp_path, ENV, made(episodes=6, dreamer=replace(TINY, lr=0.1)))
+    assert contents(tmp_path) == before
+
+
+def test_policies_of_a_history_that_was_given_up_are_removed(tmp_path: Path) -> None:
+    collect(tmp_path, ENV, made(episodes=26))
+    (run_of(tmp_path).path / "policy-best.safetensors").write_bytes(b"a user's copy")
+    shutil.rmtree(tmp_path / "raw" / ENV / "dreamer" / "0")
+    assert list(kept_policies(run_of(tmp_path))) == [26]
+    collect(tmp_path, ENV, made(episodes=4))
+    assert not kept_policies(run_of(tmp_path))
+    assert (run_of(tmp_path).path / "policy-best.safetensors").exists()

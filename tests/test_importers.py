@@ -253,3 +253,13 @@ def test_too_long_an_episode_for_the_env_is_refused(tmp_path: Path) -> None:
     arrays["is_first"][1:] = 0
     with pytest.raises(UserError, match=r"0\.hdf5: 545 steps.*500 at action repeat 2"):
         imported(tmp_path / "raw", "aime", write(tmp_path / "0.hdf5", arrays), env="walker-walk")
+
+
+def test_an_unmarked_reset_is_seen_at_any_scale(tmp_path: Path) -> None:
+    for k, scale in enumerate((1.0, 1e-4)):
+        arrays = d4rl_arrays(EPISODES)
+        arrays["timeouts"][np.argmax(arrays["timeouts"])] = 0
+        for key in ("observations", "next_observations"):
+            arrays[key] = scale * arrays[key]
+        with pytest.raises(UserError, match="and neither terminals nor timeouts marks an end there"):
+            imported(tmp_path / f"raw{k}", "d4rl", write(tmp_path / f"{k}.hdf5", arrays))

@@ -300,6 +300,7 @@ def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed("slices|medium-replay|found", "many"), "slices.medium-replay: 'found' is 'many'"),
         (changed("slices|medium-replay|splits|labeled", ["elsewhere.arrow"]), "'elsewhere.arrow' has no digest"),
         (changed("slices|medium-replay|splits|unlabeled", [LABELED]), "named twice"),
+        (changed("slices|medium-replay|splits|withheld", None), "withheld-.*has rows, and no slice names it"),
         (changed("slices|../medium", {}), "slices.../medium: missing key"),
         (changed("files|../../etc/passwd", {"sha256": "0" * 64, "bytes": 1, "rows": 1}), "not a plain path"),
         (changed("files|/etc/passwd", {"sha256": "0" * 64, "bytes": 1, "rows": 1}), "not a plain path"),

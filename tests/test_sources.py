@@ -364,3 +364,53 @@ def test_a_credit_is_kept_for_a_format_that_knows_none(tmp_path: Path) -> None:
     path = write_laom(tmp_path / "data.hdf5", [laom_group(counting_episode(0))])
     importers.run("laom", [path], CUSTOM, tmp_path / "raw", credit="C. Author, MIT")
     assert source_meta(tmp_path / "raw")["credits"] == "C. Author, MIT"
+
+
+def test_minari_episodes_that_observe_otherwise_than_the_first_are_refused(tmp_path: Path) -> None:
+    by_name = [minari_episode(episode) for episode in EPISODES]
+    flat = [group | {"observations": one.observation} for group, one in zip(by_name, EPISODES, strict=True)]
+    named_alike = [group | {"observations": {"observation": group["observations"]["up"]}} for group in by_name]
+    for k, (one, other) in enumerate(((by_name, flat), (flat, by_name))):
+        mixed = write_minari(tmp_path / f"mixed{k}", [*one[:3], *other[3:]])
+        with pytest.raises(UserError, match="episode_3: .*(size|found|observes)"):
+            imported(tmp_path / "raw", "minari", mixed)
+        sets = [write_minari(tmp_path / f"{name}{k}", groups) for name, groups in (("a", one), ("b", other[:5]))]
+        with pytest.raises(UserError, match="episode_0: .*(size|found|observes)"):
+            imported(tmp_path / "raw", "minari", *sets)
+    more = [
+        *named_alike[:3],
+        *(
+            {**one, "observations": {**one["observations"], "x": one["observations"]["observation"]}}
+            for one in named_alike[3:]
+        ),
+    ]
+    with pytest.raises(UserError, match="'x' is observed here, but not in the first episode"):
+        imported(tmp_path / "raw", "minari", write_minari(tmp_path / "more", more))
+
+
+def test_minari_bounds_that_were_mended_are_no_second_import_of_the_same(tmp_path: Path) -> None:
+    groups = [minari_episode(episode) for episode in EPISODES]
+    imported(tmp_path / "raw", "minari", write_minari(tmp_path / "set", groups, action_space=box(-2, 2)))
+    mended = write_minari(tmp_path / "set", groups, action_space=box(-1, 1))
+    with pytest.raises(
+        UserError, match=r"imported before as actions within \[\[-2.0, 2.0\]\], now .*delete the folder"
+    ):
+        imported(tmp_path / "raw", "minari", mended)
+
+
+def test_an_infinite_action_of_laom_is_refused_not_clipped(tmp_path: Path) -> None:
+    groups = [laom_group(episode) for episode in EPISODES]
+    groups[2]["actions"] = np.where(np.arange(len(groups[2]["actions"]))[:, None] == 4, np.inf, 0).astype(np.float32)
+    with pytest.raises(UserError, match="group 2: action row 4"):
+        imported(tmp_path / "raw", "laom", write_laom(tmp_path / "laom.hdf5", groups))
+
+
+def test_what_no_utf8_holds_is_written_with_question_marks(tmp_path: Path) -> None:
+    """Names of files and terminals of another encoding; else no manifest and no card could be written of them."""
+    raw = tmp_path / "raw"
+    path = write_minari(tmp_path / "set", [minari_episode(one) for one in EPISODES], author=["\ud800", 3])
+    importers.run("minari", [path], CUSTOM, raw, credit="M\udcfcller")
+    store = Store(raw)
+    (source,) = store.sources(CUSTOM)
+    assert store.meta(CUSTOM, source)["credits"] == "Minari dataset count/up-v0 by ?, 3; M?ller"
+    importers.run("minari", [path], CUSTOM, raw, credit="M\udcfcller")  # the same again

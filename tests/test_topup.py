@@ -114,6 +114,41 @@ def test_a_policy_is_judged_by_the_returns_since_the_one_before_it() -> None:
     assert topup._policies(kept, rows, Rule(90.0, 110.0), "") == [Path("policy-000050")]
 
 
+def test_a_policy_of_more_episodes_than_the_history_has_is_not_rolled_out() -> None:
+    rows = [row(order, 100.0) for order in range(25)]
+    kept = {order: Path(f"policy-{order:06d}") for order in (25, 50)}
+    assert topup._policies(kept, rows, Rule(90.0, 110.0), "") == [kept[25]]
+
+
+def test_what_split_would_leave_out_fills_no_share(history: Path, tmp_path: Path) -> None:
+    root = copied(history, tmp_path)
+    store = Store(root / "raw")
+    short = [
+        replace(
+            one, source="dreamer2", observation=one.observation[:11], action=one.action[:10], reward=one.reward[:10]
+        )
+        for one in store.read(store.rows(ENV)[:20])
+        if one.action is not None
+    ]
+    store.create(ENV, "dreamer2", store.meta(ENV, "dreamer") | {"collected": "made for a test"}, short)
+    settings = replace(split(57), min_steps=20)
+    topup.top_up(root, ENV, "medium", settings)
+    assert slicing.cut(store.rows(ENV), ENV, settings)["medium"].found == 57
+
+
+def test_a_slice_that_takes_no_rollouts_is_refused(history: Path, tmp_path: Path) -> None:
+    root = copied(history, tmp_path)
+    before = contents(root)
+    with pytest.raises(UserError, match="history: trailing"):
+        topup.top_up(root, ENV, "medium", split(60, replace(ANY, history="trailing")))
+    assert contents(root) == before
+    store = Store(root / "raw")
+    whole = [replace(episode, source="other") for episode in store.read(store.rows(ENV)[:20])]
+    store.create(ENV, "other", store.meta(ENV, "dreamer") | {"slice": "medium"}, whole)
+    with pytest.raises(UserError, match="imported whole"):
+        topup.top_up(root, ENV, "medium", split(60))
+
+
 def test_a_kept_policy_acts_as_in_training_by_samples(history: Path) -> None:
     path = next(run_of(history).path.glob("policy-*"))
     spec = envs.spec(ENV, 50)

@@ -53,6 +53,7 @@ def run(
     credit: whom the dataset card is to name, beside what the format knows.
     """
     _check_names(format_name, env, slice_name)
+    credit = credit and _as_text(credit)
     chosen = _range(only)
     if repeat is not None and is_custom(env):
         raise UserError(f"--repeat {repeat}: counts the steps of a simulator, and {env} has none; leave it out")
@@ -70,8 +71,8 @@ def run(
     part = [f"of its episodes {only}"] if only != ":" else []
     part += ["without those that cannot be used"] if skip_bad else []
     meta = _shape(recording, spec, store, env, paths[0]) | {
-        "collected": "; ".join([collected, *recording.notes, *part]),
-        "credits": "; ".join(filter(None, [recording.credits, credit])) or None,
+        "collected": _as_text("; ".join([collected, *recording.notes, *part])),
+        "credits": _as_text("; ".join(filter(None, [recording.credits, credit]))) or None,
         "slice": slice_name,
         "only": only,
     }
@@ -222,11 +223,18 @@ def _check_names(format_name: str, env: str, slice_name: str | None) -> None:
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], credit: str | None) -> None:
     """What the options made of these files holds until the folder is deleted."""
     changes = list(zip(_made_with(before), _made_with(now), strict=True))
+    if before.get("action_bounds"):  # which older versions did not keep
+        changes.append((_within(before), _within(now)))
     if credit and credit not in (before["credits"] or ""):
         changes.append((before["credits"] or "no credit", credit))
     for old, new in changes:
         if old != new:
             raise UserError(f"{folder}: imported before as {old}, now as {new}; delete the folder to change it")
+
+
+def _as_text(found: str) -> str:
+    """What UTF-8 can hold: names of files and terminals may be of other bytes."""
+    return found.encode(errors="replace").decode()
 
 
 def _width(layout: Iterable[Sequence[Any]]) -> int:
@@ -236,6 +244,10 @@ def _width(layout: Iterable[Sequence[Any]]) -> int:
 def _made_with(meta: dict[str, Any]) -> list[str]:
     skip = "--skip-bad" if meta.get("skip_bad") else "every episode"
     return [meta["slice"] or "history", f"--repeat {meta['repeat']}", f"--only {meta.get('only', ':')}", skip]
+
+
+def _within(meta: dict[str, Any]) -> str:
+    return f"actions within {meta['action_bounds']}"
 
 
 def _range(only: str) -> slice:

@@ -73,8 +73,9 @@ class Laom:
                 for name in _groups_of(file, path):
                     found = attempt(_trajectory, file[name], layout, f"{path}, group {name}")
                     if not isinstance(found, UserError) and found.action is not None:
-                        clipped += int(np.sum(np.abs(found.action) > 1))
-                        found = found._replace(action=np.clip(found.action, -1, 1))
+                        beyond = np.isfinite(found.action) & (np.abs(found.action) > 1)  # an infinity is refused later
+                        clipped += int(np.sum(beyond))
+                        found = found._replace(action=np.where(beyond, np.sign(found.action), found.action))
                     yield found
         if clipped:
             self.notes.append(f"{clipped} numbers of actions clipped to [-1, 1], as when they were executed")

@@ -66,13 +66,13 @@ class Minari:
         self.notes: list[str] = []
         self.sources = [_source(path) for path in paths]
         self.count = 0
-        layouts: list[Layout] = []
         for source in self.sources:
             with opened(source.main, str(source.main)) as file:
                 names = _episodes_of(file, source)
-                layouts.append(_layout(*_episode(file, names[0], source)))
+                if not self.count:
+                    first_episode = _episode(file, names[0], source)
+                    self.layout, self.flat = _layout(*first_episode), _is_flat(first_episode[0])
             self.count += len(names)
-        self.layout = layouts[0]
         first = self.sources[0]
         for source in self.sources[1:]:
             if not (np.array_equal(source.low, first.low) and np.array_equal(source.high, first.high)):
@@ -92,7 +92,7 @@ class Minari:
         self.env = one_env((source.main, _env(source.metadata)) for source in self.sources)
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
-        if self.layout[0][0] == FLAT and len(layout) > 1:
+        if self.flat and len(layout) > 1:
             names = ", ".join(name for name, _ in layout)
             self.notes.append(f"observations are one array, taken to be in the order of the simulator: {names}")
         for source in self.sources:
@@ -102,10 +102,13 @@ class Minari:
 
     def _read(self, file: h5py.File, name: str, layout: Layout, source: _Source) -> Trajectory:
         episode, where = _episode(file, name, source)
-        if layout == self.layout:
-            observed = {part for part, _ in _layout(episode, where)}
-            check_names(observed - {FLAT}, layout, where)
-        return _trajectory(episode, layout, source, where)
+        if layout == self.layout and not self.flat and not _is_flat(episode):
+            check_names({part for part, _ in _layout(episode, where)}, layout, where)
+        found = _trajectory(episode, layout, source, where)
+        if _is_flat(episode) != self.flat:
+            kinds = ("one array", "several by name")[:: 1 if self.flat else -1]
+            raise UserError(f"{where}: observes {kinds[1]}, the first episode {kinds[0]}; import them apart")
+        return found
 
 
 def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str) -> Trajectory:
@@ -134,6 +137,11 @@ def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str
         reward=column(steps["rewards"], where),
         terminal=bool(len(ended)),
     )
+
+
+def _is_flat(episode: h5py.Group) -> bool:
+    """Whether its observations are one array, without a name."""
+    return not isinstance(episode.get("observations"), h5py.Group)
 
 
 def _observation(episode: h5py.Group, layout: Layout, where: str) -> np.ndarray:
@@ -203,7 +211,7 @@ def _source(path: Path) -> _Source:
 
 def _credit(metadata: dict[str, Any]) -> str:
     authors = metadata.get("author") or []
-    named = ", ".join([authors] if isinstance(authors, str) else map(str, authors))
+    named = ", ".join(map(str, authors if isinstance(authors, list) else [authors]))
     return f"Minari dataset {metadata.get('dataset_id', 'without a name')}{' by ' if named else ''}{named}"
 
 

@@ -39,6 +39,8 @@ def restore(modules: Modules, own: Sequence[Mapping[str, Tensor]], state: Mappin
         for key, x in module.state_dict().items()
     }
     counted = {f"{name}.{part}" for name, module in modules.items() for part in _optimizers(module)}
+    if not isinstance(steps, dict) or not all(isinstance(taken, int) for taken in steps.values()):
+        raise refused
     for tensors in own:
         found = {key: tuple(tensors[key].shape) for key in wanted.keys() & tensors.keys()}
         if found != wanted or steps.keys() != counted:
