@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,8 +101,6 @@ class Run:
             cure = "restore it; if another version wrote it, train the run again"
             parse(Trained, found, str(path), cure)
             parse(Origin, found["dataset"], f"{path}: dataset", cure)
-        elif not isinstance(found.get("settings"), dict):
-            raise UserError(f"{path}: no settings of a collector; restore the file, or remove the folder")
         return found
 
     @property
@@ -142,7 +141,9 @@ class Run:
         extended = False
         if length:
             *sections, key = length.split(".")
-            asked, there = (_inner(config["settings"], sections) for config in (now, before))
+            asked, there = (
+                reduce(lambda part, key: part.get(key, {}), sections, one["settings"]) for one in (now, before)
+            )
             if key in there:  # else another version wrote it, which is a difference
                 extended = asked[key] > there[key]
                 there[key] = max(asked[key], there[key])
@@ -209,8 +210,13 @@ class Run:
 
     @property
     def reachable(self) -> set[Position]:
-        """Where it can be continued: at its checkpoints, and at the start while there is none: none is given up."""
-        return set(self.positions()) or {START}
+        """Where it can be continued: at its checkpoints, and at the start while there is none: none is given up.
+
+        What was finished once, and is to be longer, goes on from its end.
+        """
+        kept = self.positions()
+        ends = [row["update"] for row in self.metrics() if row["kind"] in ("finished", "extended")]
+        return {one for one in kept if ends and one >= (kept[-1].phase, ends[-1])} or set(kept) or {START}
 
     def discard(self, beyond: Position) -> None:
         """Remove the checkpoints after `beyond`."""
@@ -328,13 +334,6 @@ def code_commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def _inner(settings: dict[str, Any], path: Iterable[str]) -> dict[str, Any]:
-    """The settings at a path of sections, empty where there are none."""
-    for name in path:
-        settings = settings.get(name, {})
-    return settings
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str | None:

@@ -72,7 +72,10 @@ def _fill(root: Path, history: Sequence[Row], rule: Rule, there: int, share: int
     if there >= share:
         return f"{share} of {share} episodes are there"
     run = run_of(root, env, KEEPER, seed)
-    settings = config.from_dict(run.config["settings"], {"collect": Config}, str(run.path / "config.json"))["collect"]
+    saved, where = run.config.get("settings"), str(run.path / "config.json")
+    if not isinstance(saved, dict):
+        raise UserError(f"{where}: no settings of a collector; restore the file")
+    settings = config.from_dict(saved, {"collect": Config}, where)["collect"]
     torch.set_num_threads(settings.threads)
     spec, policies = envs.spec(env, settings.repeat), _policies(kept_policies(run), history, rule, str(run.path))
     workers = [envs.make(env, settings.repeat) for _ in range(settings.round)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import getitem
@@ -24,14 +24,19 @@ def pooled(records: Sequence[Record], settings: Mapping[str, dict[str, Any]]) ->
     what was done before. Settings that are known by their digest alone, or that today's code cannot read, stay apart;
     so do those of a method on a slice that were trained with the same seeds, as what was tried.
     """
-    read = [_read(record.method.split()[0], settings.get(record.settings)) or record.settings for record in records]
-    digests: dict[str, Counter[str]] = {}
-    for text, record in zip(read, records, strict=True):
-        digests.setdefault(text, Counter())[record.settings] += 1
+    filled = [_filled(settings.get(record.settings)) for record in records]
+    known = [record.settings for record in records]
+    whole = [json.dumps(own) if own else digest for own, digest in zip(filled, known, strict=True)]
+    read = [
+        (own and _read(record.method.split()[0], own)) or record.settings
+        for own, record in zip(filled, records, strict=True)
+    ]
+    shared = _commonest(whole, known)  # by all methods, so that those of one recipe stay side by side
+    digests = _commonest(read, [shared[text] for text in whole])
     trained = Counter((*_series(text, record), *_seeds(record)) for text, record in zip(read, records, strict=True))
     apart = {key[:-3] for key, count in trained.items() if count > 1}
     return [
-        record if _series(text, record) in apart else replace(record, settings=digests[text].most_common(1)[0][0])
+        record if _series(text, record) in apart else replace(record, settings=digests[text])
         for text, record in zip(read, records, strict=True)
     ]
 
@@ -44,17 +49,34 @@ def _seeds(record: Record) -> tuple[float | None, int | None, int]:
     return record.label_frac, record.label_seed, record.seed
 
 
-def _read(method: str, settings: dict[str, Any] | None) -> str | None:
-    """What a method reads of settings, as text; None where that is not known."""
+def _commonest(texts: Iterable[str], digests: Iterable[str]) -> dict[str, str]:
+    """The digest that most of what has the same text has, by text."""
+    counts: dict[str, Counter[str]] = {}
+    for text, digest in zip(texts, digests, strict=True):
+        counts.setdefault(text, Counter())[digest] += 1
+    return {text: count.most_common(1)[0][0] for text, count in counts.items()}
+
+
+def _filled(settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Settings with the default for what their version did not know; None where they are not known or not readable."""
     if settings is None:
         return None
     try:
         filled = config.as_dict(config.from_dict(settings, SECTIONS, ""))
-        parts = methods.parts_of(method)
     except UserError:  # of another version
         return None
     if "pool_gb" not in settings.get("train", {}):  # all data fitted, whatever the pool
         del filled["train"]["pool_gb"]
+    return filled
+
+
+def _read(method: str, filled: dict[str, Any]) -> str | None:
+    """What a method reads of settings, as text; None for a method of another version."""
+    try:
+        parts = methods.parts_of(method)
+    except UserError:
+        return None
     if not methods.trains_by_updates(method):  # then it is how often a run is evaluated
-        del filled["train"]["updates"]
+        train = {key: value for key, value in filled["train"].items() if key != "updates"}
+        filled = filled | {"train": train}
     return json.dumps([reduce(getitem, name.split("."), filled) for name in parts])

@@ -19,12 +19,14 @@ MOST_BYTES = 50_000  # of one run's evidence
 CONSTANT = tuple(field.name for field in fields(Record) if field.name != "evaluations")
 EVALUATED = ("phase", "update", "mean", "returns")  # empty where a seed was stopped before its first evaluation
 COLUMNS = (*CONSTANT, *EVALUATED)
+KEY = ("run", "method", "env", "slice", "dataset", "settings", "label_frac", "label_seed", "seed")  # of a record
 
 
-def write(records: Sequence[Record], folder: Path) -> None:
+def write(records: Sequence[Record], folder: Path) -> set[str]:
     """FOLDER/<run>.csv for each run among the records, in the place of what is there of the same run.
 
-    UserError when one is too large to keep, two share a name, or a file holds evaluations that would be lost.
+    Returns the runs of which nothing was there, or something of an earlier checkpoint. UserError when one is too large
+    to keep, two share a name, or a file holds evaluations that would be lost.
     """
     by_run: dict[str, list[Record]] = {}
     for record in records:
@@ -38,8 +40,16 @@ def write(records: Sequence[Record], folder: Path) -> None:
     for path, text in texts.items():
         if len(text) > MOST_BYTES:
             raise UserError(f"{path}: {len(text)} bytes of evaluations, at most {MOST_BYTES}; evaluate less often")
+    now = {path: from_csv(path) if path.exists() else [] for path in texts}
+    went_on = {path.stem for path, own in zip(texts, by_run.values(), strict=True) if _ends(now[path]) != _ends(own)}
     for path, text in texts.items():
         files.write_text(path, text)
+    return went_on
+
+
+def _ends(records: Iterable[Record]) -> set[tuple[str, int]]:
+    """Phase and update of the last evaluations."""
+    return {record.last[:2] for record in records if record.evaluations}
 
 
 def _check_kept(path: Path, records: Sequence[Record]) -> None:
@@ -58,6 +68,10 @@ def _check_kept(path: Path, records: Sequence[Record]) -> None:
             what = f"another run of this name (dataset {old.dataset}, settings {old.settings}, {old.method}"
             what += f", label seed {old.label_seed})"
             raise UserError(f"{path}: holds {what}; keep this one's evidence in another folder")
+        if old.method not in {record.method for record in records}:
+            raise UserError(
+                f"{path}: holds {old.method}, of which this run has no score; evaluate it, with --policy prior"
+            )
 
 
 def as_csv(records: Iterable[Record]) -> str:
@@ -84,9 +98,7 @@ def from_csv(path: Path) -> list[Record]:
             raise ValueError("no row")
         records: dict[tuple[str, ...], Record] = {}
         for row in rows:
-            key = tuple(
-                row[name] for name in ("run", "method", "dataset", "settings", "label_frac", "label_seed", "seed")
-            )
+            key = tuple(row[name] for name in KEY)
             record = records.setdefault(key, _parsed(row))
             if record.state == STOPPED and [row[name] for name in EVALUATED] == [""] * len(EVALUATED):
                 continue

@@ -151,10 +151,9 @@ def _blank(saved: Mapping[str, Any], where: str, device: str) -> Method:
     return methods.build(methods.Setup(saved["method"], configs, [saved["seed"]], sizes, blank))
 
 
-def restore(method: Method, runs: list[Run], position: Position) -> dict[str, Any]:
-    """Load the runs' checkpoints, one a model, into a method that holds as many models; returns their state."""
+def restore(method: Method, runs: list[Run], position: Position) -> list[dict[str, Any]]:
+    """Load the runs' checkpoints, one a model, into a method that holds as many models; returns the state of each."""
     loaded = [run.load(position) for run in runs]
-    state = loaded[0][1]
     where = " and ".join(str(run.checkpoint(position)) for run in runs)
-    snapshot.restore(method.modules, [own for own, _ in loaded], state, where)
-    return state
+    snapshot.restore(method.modules, [own for own, _ in loaded], loaded[0][1], where)
+    return [state for _, state in loaded]

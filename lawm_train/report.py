@@ -96,15 +96,15 @@ def _is_report(path: Path) -> bool:
 
 def _keep(told: Told, folder: Path) -> None:
     """What runs leave as evidence: each its evaluations and the ladder of its last checkpoint; their settings once."""
-    evidence.write(told.records, folder)
+    stale = evidence.write(told.records, folder)
     for digest in {record.settings for record in told.records} & told.settings.keys():
         files.write_json(results.settings_file(folder, digest), told.settings[digest])
     for run in {record.run for record in told.records}:
         kept = folder / f"{run}-ladder.json"
         if run in told.walked:
             files.write_json(kept, [rung._asdict() for rung in told.walked[run]])
-        else:
-            kept.unlink(missing_ok=True)  # of an earlier checkpoint
+        elif run in stale:
+            kept.unlink(missing_ok=True)
 
 
 def as_markdown(told: Told) -> str:

@@ -32,6 +32,9 @@ def score(path: Path, episodes: int, policy_name: str = "agent") -> str:
     position, method = policy.load_newest(run)
     acting = policy.acting(method, policy_name, str(path))
     own = Evaluator(saved["env"], saved["repeat"], 1, episodes).returns(acting)[0]
+    kept = _of_last(run, policy_name)  # of another command meanwhile
+    if kept and ((kept.phase, kept.update) != position or len(kept.returns) > episodes):
+        return f"{_told(path, own)}; not kept, as a later or longer score is there now"
     found = Score(**position._asdict(), mean=fmean(own), std=pstdev(own), returns=own)
     try:
         files.write_json(Score.file(path, policy_name), asdict(found))

@@ -176,9 +176,9 @@ def mean_std(values: Sequence[float]) -> str:
     return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def _series(run: Record) -> tuple[str, str, str]:
+def _series(run: Record) -> tuple[str, ...]:
     """What runs share that differ by their seed alone."""
-    return run.series, run.dataset, run.settings
+    return run.series, run.slice, run.dataset, run.settings, str(run.label_frac)
 
 
 def _asked(own: Mapping[Column, Cell], column: Column) -> bool:

@@ -10,7 +10,6 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -61,8 +60,8 @@ def left(job: Job, runs: dict[int, Run]) -> list[tuple[Job, list[Run]]]:
 
 def _is_over(run: Run, longer: bool) -> bool:
     """Stopped, or finished with the last checkpoint still there and no more updates asked for."""
-    row = run.finished
-    finished = row is not None and [position.update for position in run.positions()[-1:]] == [row["update"]]
+    row, last = run.finished, len({row["phase"] for row in run.metrics()}) - 1
+    finished = row is not None and run.positions()[-1:] == [Position(last, row["update"])]
     return (finished and not longer) or run.stopped is not None
 
 
@@ -84,14 +83,14 @@ def _train(job: Job, runs: list[Run], place: int | None) -> None:
     evaluator = _evaluator(job)
     for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
         run.begin(job.run_config(seed, data.sizes, labeled), job.length)
-    start, spent = shared_position(runs), 0.0
+    start, spent = shared_position(runs), [0.0] * len(runs)
     assert start is not None, "see side_by_side"
     for run in runs:
         run.discard(start)
     if start != START:
-        spent = policy.restore(method, runs, start)["seconds"]
+        spent = [state["seconds"] for state in policy.restore(method, runs, start)]
     click.echo(_announcement(job, data, phases, start))
-    fit(_Session(job, method, runs, evaluator, time.perf_counter() - spent, place), phases, start)
+    fit(_Session(job, method, runs, evaluator, spent, place), phases, start)
 
 
 def _evaluator(job: Job) -> Evaluator | None:
@@ -107,7 +106,7 @@ def _evaluator(job: Job) -> Evaluator | None:
 
 @dataclass
 class _Session:
-    """What the phases of a job share. began: when it would have begun if it had never been interrupted.
+    """What the phases of a job share. spent: seconds that each run trained before.
 
     place: the line of the progress bar, None where it is the only one.
     """
@@ -116,17 +115,17 @@ class _Session:
     method: Method
     runs: list[Run]
     evaluator: Evaluator | None
-    began: float
+    spent: list[float]
     place: int | None
     alive: list[bool] = field(init=False)  # by seed
+    began: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.alive = [True] * len(self.runs)
+        self.alive, self.began = [True] * len(self.runs), time.perf_counter()
 
-    @property
-    def seconds(self) -> float:
-        """Wall time, interruptions left out."""
-        return round(time.perf_counter() - self.began, 1)
+    def seconds(self, k: int) -> float:
+        """Wall time of run k, interruptions left out."""
+        return round(self.spent[k] + time.perf_counter() - self.began, 1)
 
     def bar(self, phase: Phase, done: int) -> Bar:
         name = phase.name if self.place is None else f"{self.runs[0].path.name.rsplit('-s', 1)[0]} {phase.name}"
@@ -177,7 +176,7 @@ class _Loop:
         if save:
             tensors, state = snapshot(session.method.modules, len(session.runs))
             for k, run in session.going:
-                run.save(Position(self.number, update), tensors[k], state | {"seconds": session.seconds})
+                run.save(Position(self.number, update), tensors[k], state | {"seconds": session.seconds(k)})
 
     def _is_due(self, update: int) -> bool:
         """Whether to evaluate after it: as often in every phase as in `train.updates`, however many updates it has."""
@@ -203,34 +202,45 @@ class _Loop:
                 for good, own in zip(finite, tensors, strict=True)
             ]
         means = {name: value.mean(0).tolist() for name, value in values.items()}
-        place = {"phase": self.phase.name, "update": update, "seconds": self.session.seconds}
+        place = {"phase": self.phase.name, "update": update}
         for k, run in self.session.going:
             if finite[k]:
-                run.log({"kind": "train", **place, **{name: mean[k] for name, mean in means.items()}})
+                told = {name: mean[k] for name, mean in means.items()}
+                run.log({"kind": "train", **place, "seconds": self.session.seconds(k), **told})
             else:
-                self.session.alive[k] = False
-                run.log(self._stopped(recent, k, update) | {"seconds": self.session.seconds})
+                self._stop(k, *self._broken(recent, k, update))
 
-    def _stopped(self, recent: list[dict[str, Tensor]], k: int, update: int) -> dict[str, Any]:
-        """Why seed k is given up: the first update and term that were not finite; if all were, the weights are not."""
+    def _broken(self, recent: list[dict[str, Tensor]], k: int, update: int) -> tuple[int, str]:
+        """The first update and term of seed k that were not finite; if all were, the weights are not."""
         broken = (
             (offset, name)
             for offset, metrics in enumerate(recent, update - len(recent) + 1)
             for name, value in metrics.items()
             if not math.isfinite(value[k])
         )
-        first, term = next(broken, (update, "a weight"))
-        kept = self.session.runs[k].positions()
-        checkpoint = kept[-1]._asdict() if kept else None
-        return {"kind": "stopped", "phase": self.phase.name, "update": first, "term": term, "checkpoint": checkpoint}
+        return next(broken, (update, "a weight"))
+
+    def _stop(self, k: int, update: int, term: str) -> None:
+        """Give seed k up: `term` was not finite at `update`."""
+        self.session.alive[k] = False
+        run = self.session.runs[k]
+        kept = run.positions()
+        checkpoint, seconds = kept[-1]._asdict() if kept else None, self.session.seconds(k)
+        place = {"phase": self.phase.name, "update": update}
+        run.log({"kind": "stopped", **place, "term": term, "checkpoint": checkpoint, "seconds": seconds})
 
     def _evaluate(self, evaluator: Evaluator, acting: Act, update: int) -> str:
-        alive = torch.tensor(self.session.alive, device=self.train.device)[:, None, None]
+        alive = torch.tensor(self.session.alive, device=self.train.device)
 
         def act(observation: Tensor, first: Tensor) -> Tensor:
-            return torch.where(alive, acting(observation, first), 0.0)  # a stopped seed's actions may be NaN
+            action = acting(observation, first)
+            alive.logical_and_(action.isfinite().flatten(1).all(1))  # finite weights may overflow
+            return torch.where(alive[:, None, None], action, 0.0)
 
         returns = evaluator.returns(act)
+        for k, _ in self.session.going:
+            if not alive[k]:
+                self._stop(k, update, "an action")
         for k, run in self.session.going:
             mean = sum(returns[k]) / len(returns[k])
             rounded = [round(value, 3) for value in returns[k]]
@@ -241,9 +251,10 @@ class _Loop:
 
 def _log_cost(session: _Session, phase: Phase) -> None:
     """The last row of a run, once: wall time and peak memory (of this process, which trained so many seeds) in MB."""
-    cost = {"seconds": session.seconds, "seeds": len(session.runs), "threads": torch.get_num_threads(), **peak_memory()}
-    for run in (run for _, run in session.going if not run.finished):
-        run.log({"kind": "finished", "phase": phase.name, "update": phase.updates, **cost})
+    cost = {"seeds": len(session.runs), "threads": torch.get_num_threads(), **peak_memory()}
+    for k, run in ((k, run) for k, run in session.going if not run.finished):
+        place = {"phase": phase.name, "update": phase.updates, "seconds": session.seconds(k)}
+        run.log({"kind": "finished", **place, **cost})
 
 
 def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position) -> str:

@@ -110,3 +110,19 @@ def test_a_method_reads_what_it_says_and_nothing_else(dataset, tmp_path, monkeyp
     assert same(before, trained("unread", CHANGED.keys() - set(read)))
     for part in CHANGED.keys() & set(read):
         assert not same(before, trained(part, [part])), part
+
+
+def test_methods_of_one_recipe_stay_side_by_side_though_versions_of_it_differ(tmp_path):
+    """Most runs of either method may be of another version: the digest that stands for the recipe is one for both."""
+    tried = {**NEW, "agent": {"clap": {"eps": 0.5, "critics": 2}, "bc": {"units": 9}}}
+    old = {**NEW, "model": {"prior": None}}
+    paths = []
+    for method, own in (("lawm", [old, old, NEW]), ("idm-clap", [old, NEW, NEW])):
+        paths += [
+            make_run(tmp_path / f"{method}-s{k}", method, k, [100.0 + k], settings=one) for k, one in enumerate(own)
+        ]
+        paths += [make_run(tmp_path / f"{method}-eps-s{k}", method, k, [50.0], settings=tried) for k in range(3)]
+    text = report.write(paths, tmp_path / "out")
+    between = [line for line in text.splitlines() if "LAWM [" in line and "- IDM-C-LAP [" in line]
+    assert len(between) == 2, between
+    assert all(line.split("|")[6].strip().count("-") == 0 for line in between), "the same settings on both sides"

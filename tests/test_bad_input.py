@@ -160,6 +160,7 @@ IMPORT: list[Row] = [
     ("full-disk-import", full(d4rl(), 4000), D4RL, ["000000.h5", "no space left"]),
 ]
 
+FOUR = {"up": np.zeros((4, 1)), "inner": {"down": np.zeros((4, 1))}}
 MINARI, LAOM = f"lawm-data import minari set {CUSTOM}", f"lawm-data import laom laom.hdf5 {CUSTOM}"
 METADATA = "set/data/metadata.json"
 DISCRETE = {"action_space": {"type": "Discrete", "n": 3, "start": 0}}
@@ -184,7 +185,8 @@ SOURCES: list[Row] = [
     ("minari-images", minari(observations=IMAGES), MINARI, ["main_data.hdf5, episode_2", "uint8", "state"]),
     ("minari-part", minari(observations={"up": IMAGES}), MINARI, ["episode_2", "'inner/down'", "found up"]),
     ("minari-short", minari(rewards=np.zeros(3)), MINARI, ["episode_2", "unequal lengths", "rewards 3"]),
-    ("minari-observations", minari(observations=np.zeros((4, 2))), MINARI, ["episode_2", "unequal lengths", "T + 1"]),
+    ("minari-observations", minari(observations=FOUR), MINARI, ["episode_2", "unequal lengths", "T + 1"]),
+    ("minari-array", minari(observations=np.zeros((21, 2))), MINARI, ["episode_2", "one array", "import them apart"]),
     ("minari-range", minari({"action_space": box(0, 0.01)}), MINARI, ["episode_0", "action row", "[0, 0.01]", "clip"]),
     ("minari-early-end", minari(terminations=np.arange(20) == 3), MINARI, ["episode_2", "terminations", "row 3"]),
     ("minari-action", minari(actions=np.zeros((20, 3))), MINARI, ["episode_2", "'actions' has size 3", "says 1"]),

@@ -157,3 +157,36 @@ def test_what_a_kill_leaves_of_an_old_checkpoint_is_swept(tmp_path, monkeypatch)
     assert run.positions() == [Position(0, 1)]
     run.begin({"env": "made"})
     assert {path.name for path in run.path.iterdir()} == {"config.json", "checkpoint-0-00000001"}
+
+
+def test_an_extended_seed_goes_on_from_its_end_beside_one_that_was_cut(dataset, tmp_path, monkeypatch):
+    longer = ["agent.bc.updates=16"]
+    whole = [train.train(job(dataset, "bc", [seed], longer), tmp_path / "whole")[0] for seed in (0, 1)]
+    (first,) = train.train(job(dataset, "bc", [0]), tmp_path / "parts")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_at(patch, 0, 9)
+        train.train(job(dataset, "bc", [1]), tmp_path / "parts")
+    assert Position(0, 8) in first.positions(), "which the other has too"
+    began = []
+    fit = train.fit
+    monkeypatch.setattr(train, "fit", lambda session, phases, start: began.append(start) or fit(session, phases, start))
+    parts = train.train(job(dataset, "bc", [0, 1], longer), tmp_path / "parts")
+    assert began == [Position(0, 10), Position(0, 8)]
+    assert all(equal(a, b) for a, b in zip(parts, whole, strict=True))
+
+
+def test_each_seed_keeps_its_own_wall_time(dataset, tmp_path, monkeypatch):
+    """Also where it goes on beside others that took less."""
+    ticks = [0.0]
+    monkeypatch.setattr(train.time, "perf_counter", lambda: ticks[0])
+    step = train._Loop._after
+
+    def after(seconds):
+        return lambda self, update, bar: (ticks.__setitem__(0, ticks[0] + seconds), step(self, update, bar))[1]
+
+    for seed, seconds in ((0, 1.0), (1, 5.0)):
+        monkeypatch.setattr(train._Loop, "_after", after(seconds))
+        train.train(job(dataset, "bc", [seed]), tmp_path)
+    monkeypatch.setattr(train._Loop, "_after", after(2.0))
+    runs = train.train(job(dataset, "bc", [0, 1], ["agent.bc.updates=12"]), tmp_path)
+    assert [run.finished["seconds"] for run in runs] == [10 + 4, 50 + 4]

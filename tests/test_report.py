@@ -14,7 +14,7 @@ import lawm_train.cli
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.runs import Run
-from lawm_train import cells, evidence, ladders, paired, paper, plots, report, tables
+from lawm_train import cells, evidence, ladders, paired, paper, plots, report, results, tables
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -702,3 +702,37 @@ def test_nothing_to_report_is_one_line(runs, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="other.csv: not readable as evidence"):
         report.write([tmp_path / "other.csv"], tmp_path / "out")
+
+
+def test_an_agent_is_not_scored_while_its_idm_trains(tmp_path):
+    run = Run(make_run(tmp_path / "a", "idm-clap", 0, [], finished=False))
+    run.log({"kind": "train", "phase": "idm", "update": 5, "action": 1.0})
+    for policy in ("agent", "prior"):
+        score = {"phase": 0, "update": 5, "mean": 20.0, "std": 0.0, "returns": [20.0]}
+        files.write_json(results.Score.file(run.path, policy), score)
+    assert results.of_run(run.path) == []
+
+
+def test_runs_of_one_name_on_two_slices_and_fractions_stay_apart(tmp_path):
+    places = [("expert", 0.05), ("medium", 0.05), ("medium", 0.2)]
+    paths = [
+        make_run(tmp_path / str(k) / "x-s0", "lawm", 0, [100.0 * (k + 1)], slice=slice_, label_frac=frac)
+        for k, (slice_, frac) in enumerate(places)
+    ]
+    text = report.write(paths, tmp_path / "out")
+    assert report.write([tmp_path / "out" / "scores.csv"], tmp_path / "again") == text
+    for mean in (100, 200, 300):
+        assert row(text[text.index("## Returns") :], f"| 1 | 1 | {mean} |")
+
+
+def test_a_score_of_the_prior_policy_is_not_lost_from_evidence(tmp_path):
+    path = make_run(tmp_path / "a", "lawm", 0, [100.0, 200.0])
+    score = results.Score.file(path, "prior")
+    files.write_json(score, {"phase": 0, "update": 2, "mean": 50.0, "std": 0.0, "returns": [50.0]})
+    report.write([path], tmp_path / "out", keep=tmp_path / "kept")
+    before = (tmp_path / "kept" / "a.csv").read_text()
+    score.unlink()
+    Run(path).log({"kind": "evaluate", "phase": "agent", "update": 3, "returns": [300.0]})
+    with pytest.raises(UserError, match="holds lawm prior-policy, of which this run has no score"):
+        report.write([path], tmp_path / "out", keep=tmp_path / "kept")
+    assert (tmp_path / "kept" / "a.csv").read_text() == before

@@ -110,7 +110,9 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     assert not list((tmp_path / "kept").glob("*ladder*"))
     files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
-    assert (tmp_path / "kept" / "a-ladder.json").is_file()
+    (runs[0] / "diagnostics.json").unlink()
+    report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
+    assert (tmp_path / "kept" / "a-ladder.json").is_file(), "of the very checkpoint that was reported again"
     files.write_json(runs[0] / "diagnostics.json", {"phase": 0, "update": 9, "rungs": [rung]})
     assert "labeled path" not in report.write(runs, tmp_path / "out"), "of the model alone, before the agent's phase"
     files.write_json(runs[0] / "diagnostics.json", [rung])

@@ -120,3 +120,21 @@ def test_tables_say_over_how_many_episodes_a_score_is(run, tmp_path):
     assert "| 49.5 | 100 |" in row(tables.run_table(records), "| a |")
     assert "| 100.0 | 20 |" in row(tables.run_table(records), "| b |")
     assert "| 2 | 1 | 74.8 ± 35.7 | 20, 100 |" in row(tables.cell_table(cells.of(records)), "| LAWM |")
+
+
+def test_a_score_that_came_meanwhile_and_is_longer_or_later_stays(run, monkeypatch):
+    other = results.Score(0, 1, 9.0, 0.0, [9.0] * 30)
+
+    class Meanwhile(Simulator):
+        def returns(self, acting):
+            if later:
+                run.save(Position(0, 2), {"x": torch.zeros(1)}, {})
+            files.write_json(results.Score.file(run.path, "agent"), vars(other) | {"update": 1 + later})
+            return super().returns(acting)
+
+    monkeypatch.setattr(scoring, "Evaluator", Meanwhile)
+    for later, episodes in ((False, 5), (True, 40)):
+        results.Score.file(run.path, "agent").unlink(missing_ok=True)
+        assert "not kept" in scoring.score(run.path, episodes)
+        kept = results.Score.of(run.path, "agent")
+        assert kept is not None and (len(kept.returns), kept.update) == (30, 1 + later)

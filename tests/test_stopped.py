@@ -157,3 +157,22 @@ def test_the_last_row_tells_what_a_run_cost(dataset, tmp_path):
     (run,) = train.train(job(dataset, "td3bc"), tmp_path)
     last = list(run.metrics())[-1]
     assert last["kind"] == "finished" and last["seconds"] >= 0 and last["memory_mb"] > 50 and last["seeds"] == 1
+
+
+def test_a_seed_whose_actions_overflow_stops_no_other(dataset, tmp_path, monkeypatch):
+    """Its weights are finite."""
+
+    class Asking:
+        def returns(self, act):
+            actions = act(torch.zeros(2, 1, 3), torch.ones(2, 1, dtype=torch.bool))
+            assert actions.isfinite().all(), "the simulator refuses others"
+            return actions.flatten(1).tolist()
+
+    acted = torch.tensor([0.5, torch.nan])[:, None, None]
+    monkeypatch.setattr(methods.ModelFree, "policy", lambda self: lambda observation, first: acted)
+    monkeypatch.setattr(train, "_evaluator", lambda job: Asking())
+    healthy, stopped = train.train(job(dataset, "bc", seeds=[0, 1]), tmp_path)
+    assert healthy.finished and not healthy.stopped
+    assert [row["returns"] for row in healthy.metrics() if row["kind"] == "evaluate"] == [[0.5]]
+    assert stopped.stopped["term"] == "an action" and not stopped.finished
+    assert not [row for row in stopped.metrics() if row["kind"] == "evaluate"]

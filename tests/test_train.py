@@ -260,7 +260,16 @@ def a_list_as_state(one, _):
     files.write_json(one / "state.json", [])
 
 
-@pytest.mark.parametrize("damage", [bc_of_other_sizes, no_state, a_list_as_state])
+def a_list_of_steps(one, _):
+    files.write_json(one / "state.json", {"optimizer_steps": []})
+
+
+def steps_in_words(one, _):
+    steps = files.read_json(one / "state.json")["optimizer_steps"]
+    files.write_json(one / "state.json", {"optimizer_steps": dict.fromkeys(steps, "three")})
+
+
+@pytest.mark.parametrize("damage", [bc_of_other_sizes, no_state, a_list_as_state, a_list_of_steps, steps_in_words])
 def test_a_checkpoint_of_another_run_is_one_line(dataset, tmp_path, damage):
     run, other = (
         train.train(job(dataset, "bc", settings=[f"agent.bc.units={units}"]), tmp_path, f"units{units}")[0]
