@@ -22,6 +22,7 @@ import click
 import pyarrow as pa
 
 from lawm_data import files, hub, shards
+from lawm_data.checkout import code_commit
 from lawm_data.episode import Episode
 from lawm_data.manifest import Manifest
 
@@ -87,8 +88,6 @@ def bench(where: str, slice_: str | None, repeats: int) -> str:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="lawm-bench-") as temporary:
         rows = list(echoed(Reading.of(where, slice_, Path(temporary), repeats).rows()))
-    from lawm_data.runs import code_commit  # only now: it imports torch
-
     return markdown(header(code_commit(), load), rows)
 
 

@@ -16,6 +16,7 @@ import click
 import numpy as np
 
 from lawm_data import curves, dreamer, envs, files, parallel, plan2explore
+from lawm_data.checkout import code_commit
 from lawm_data.config import Count, as_dict
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
@@ -23,7 +24,7 @@ from lawm_data.learner import Learner
 from lawm_data.nets.optim import usable_device
 from lawm_data.progress import Bar
 from lawm_data.rollout import Policy, rollout
-from lawm_data.runs import Run, code_commit
+from lawm_data.runs import Run
 from lawm_data.slicing import TRAILING
 from lawm_data.store import Store
 
@@ -45,6 +46,9 @@ class Config:
     plan2explore: plan2explore.Config = field(default_factory=plan2explore.Config)
 
 
+_DEFAULTS = as_dict({"collect": Config()})
+
+
 def collect(root: Path, env: str, config: Config) -> None:
     """Collect `config.episodes` episodes of each seed into `<root>/raw/<env>/<policy>`, or what is missing of them.
 
@@ -64,7 +68,7 @@ def collect(root: Path, env: str, config: Config) -> None:
         run = run_of(root, env, source, seed)
         run.check_begun()
         if run.exists:  # one source holds collectors of one setting; UserError names the first that differs
-            run.is_extended(_run_config(spec, config, seed), None)
+            run.is_extended(_run_config(spec, config, seed), None, _DEFAULTS)
     there = source in store.sources(env)
     if there and not store.rows(env, source):  # begun, perhaps by other settings, and nothing kept
         files.remove_folder(folder)
@@ -150,7 +154,7 @@ class _Collector:
         self.learner = None
         if config.policy != "random":
             run = run_of(root, env, self.source, seed, config.tensorboard)
-            run.begin(_run_config(self.spec, config, seed))
+            run.begin(_run_config(self.spec, config, seed), None, _DEFAULTS)
             explore = config.plan2explore if config.policy == "plan2explore" else None
             self.learner = Learner(self.spec, config.dreamer, explore, seed, run, config.device, config.threads)
             self.learner.resume(self.order, self.store.read(rows))

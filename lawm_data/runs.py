@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -113,16 +112,18 @@ class Run:
         if not self.exists and (self.positions() or (self.path / "metrics.jsonl").is_file()):
             raise UserError(f"{self.path}: holds a run without its config.json; restore that, or remove the folder")
 
-    def begin(self, config: dict[str, Any], length: str | None = None) -> None:
+    def begin(
+        self, config: dict[str, Any], length: str | None = None, defaults: Mapping[str, Any] | None = None
+    ) -> None:
         """Start, or continue a run of the same settings, for longer where the setting `length` is greater now.
 
-        UserError names the first setting that differs.
+        defaults: by section, see `completed`. UserError names the first setting that differs.
         """
         with files.user_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         files.sweep(self.path)
         path = self.path / "config.json"
-        if self.exists and not self.is_extended(config, length):
+        if self.exists and not self.is_extended(config, length, defaults):
             return
         if self.exists:
             config = {**config, **{key: self.config[key] for key in NOT_COMPARED if key in self.config}}
@@ -130,12 +131,16 @@ class Run:
             self.log({"kind": "extended", "phase": ended["phase"], "update": ended["update"]})
         files.write_json(path, config)
 
-    def is_extended(self, config: dict[str, Any], length: str | None) -> bool:
+    def is_extended(
+        self, config: dict[str, Any], length: str | None, defaults: Mapping[str, Any] | None = None
+    ) -> bool:
         """Whether this config asks for more of the setting `length` (`train.updates`) than the run was begun with.
 
         UserError names the first other setting that differs.
         """
         before, now = self.config, json.loads(json.dumps(config))
+        if defaults is not None:
+            before["settings"] = completed(before.get("settings", {}), now["settings"], defaults)
         for one in (before, now):
             one.get("dataset", {}).pop("revision", None)  # the digest names the data, wherever they lie
         extended = False
@@ -320,20 +325,13 @@ def side_by_side(runs: Iterable[Run]) -> list[list[Run]]:
     return groups
 
 
-def code_commit() -> str | None:
-    """Commit of the checkout this code runs from, with `+` when it has changes; None from a wheel."""
-    here = Path(__file__).parent
-    try:
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # a checkout around the wheel is not its own
-        head = _git(here, "rev-parse", "HEAD")
-        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def completed(saved: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the default of each that their version did not know and `now` has: it is what was done before."""
+    known = {
+        key: completed(value, now[key], defaults.get(key, {})) if isinstance(now.get(key), dict) else value
+        for key, value in saved.items()
+    }
+    return {key: defaults[key] for key in now.keys() & defaults.keys()} | known
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str | None:

@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lawm_data import files
 from lawm_data.bench import Row, echoed, header, markdown, median_seconds
+from lawm_data.checkout import code_commit
 from lawm_data.errors import UserError
 from lawm_data.nets.products import multiplying
-from lawm_data.runs import code_commit
 from lawm_train.job import Job, build, load_data
 from lawm_train.methods import Phase
 

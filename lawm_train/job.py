@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lawm_data import config
+from lawm_data.checkout import code_commit
 from lawm_data.errors import UserError
 from lawm_data.nets.optim import usable_device
-from lawm_data.runs import NOT_COMPARED, Run, code_commit
+from lawm_data.runs import NOT_COMPARED, Run, completed
 from lawm_train import methods, pool
 from lawm_train.data import Labels, Sizes, Windowed, check_labeled, load
 from lawm_train.methods import Method
@@ -78,9 +79,15 @@ class Job:
         """What config.json holds; everything that the numbers of a run depend on."""
         return {**self.asked(seed), "labeled": labeled, "sizes": asdict(sizes), "code": code_commit()}
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Of all settings, for `Run.begin`."""
+        return config.as_dict({name: type(section)() for name, section in self.configs.items()})
+
     def is_of(self, run: Run, seed: int) -> bool:
         """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""
         saved, asked = run.config, self.asked(seed)
+        saved["settings"] = completed(saved["settings"], asked["settings"], self.defaults)
         same = all(saved[key] == asked[key] for key in asked.keys() - NOT_COMPARED.keys() - {"dataset"})
         return same and saved["dataset"]["digest"] == self.dataset.digest  # from a folder or the Hub, see Origin
 

@@ -51,7 +51,7 @@ def left(job: Job, runs: dict[int, Run]) -> list[tuple[Job, list[Run]]]:
     longer = {
         seed
         for seed, run in runs.items()
-        if run.exists and run.is_extended({**run.config, **job.asked(seed)}, job.length)
+        if run.exists and run.is_extended({**run.config, **job.asked(seed)}, job.length, job.defaults)
     }
     waiting = [run for seed, run in runs.items() if not _is_over(run, seed in longer)]
     groups = [{seed: run for seed, run in runs.items() if run in group} for group in side_by_side(waiting)]
@@ -82,7 +82,7 @@ def _train(job: Job, runs: list[Run], place: int | None) -> None:
     phases = method.phases(data)
     evaluator = _evaluator(job)
     for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
-        run.begin(job.run_config(seed, data.sizes, labeled), job.length)
+        run.begin(job.run_config(seed, data.sizes, labeled), job.length, job.defaults)
     start, spent = shared_position(runs), [0.0] * len(runs)
     assert start is not None, "see side_by_side"
     for run in runs:

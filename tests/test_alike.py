@@ -5,6 +5,8 @@ import torch
 from made_runs import make_run, records, row
 from test_train import final, job
 
+from lawm_data import files
+from lawm_data.errors import UserError
 from lawm_train import alike, cells, evidence, methods, report, results, train
 
 OLD = {"model": {"prior": None}, "agent": {"clap": {"eps": 2.0}, "bc": {"units": 8}}, "train": {"batch": 16}}
@@ -126,3 +128,23 @@ def test_methods_of_one_recipe_stay_side_by_side_though_versions_of_it_differ(tm
     between = [line for line in text.splitlines() if "LAWM [" in line and "- IDM-C-LAP [" in line]
     assert len(between) == 2, between
     assert all(line.split("|")[6].strip().count("-") == 0 for line in between), "the same settings on both sides"
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_goes_on(dataset, tmp_path):
+    """As `report` has it: what a version did not know was done by the default."""
+    whole = train.train(job(dataset, "lawm", settings=["agent.clap.updates=9"]), tmp_path / "whole")[0]
+    (run,) = train.train(job(dataset, "lawm"), tmp_path)
+    path = run.path / "config.json"
+    saved = files.read_json(path)
+    for part, key in (
+        (saved["settings"]["model"], "rssm_layers"),
+        (saved["settings"]["agent"]["clap"], "soft_returns"),
+    ):
+        del part[key]
+    files.write_json(path, saved)
+    assert job(dataset, "lawm").is_of(run, 0)
+    train.train(job(dataset, "lawm"), tmp_path)
+    with pytest.raises(UserError, match=r"settings.model.rssm_layers was 1, now 2"):
+        train.train(job(dataset, "lawm", settings=["model.rssm_layers=2"]), tmp_path)
+    train.train(job(dataset, "lawm", settings=["agent.clap.updates=9"]), tmp_path)
+    assert all(torch.equal(x, final(whole)[name]) for name, x in final(run).items())

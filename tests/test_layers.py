@@ -16,7 +16,7 @@ SOURCES = sorted(path for package in ("lawm_data", "lawm_train") for path in (RO
 
 # a module imports from layers above its own only; those of one line stand side by side
 LAYERS = """
-errors figures progress
+errors figures progress checkout
 episode files parsing draw parallel table4 arrow hdf5 nets
 config envs runs summary
 rollout

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lawm_data import runs
+from lawm_data import checkout
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("lawm_data", "lawm_train")
@@ -60,13 +60,13 @@ def test_recipe_is_found_from_a_wheel(tmp_path: Path) -> None:
 
 def test_the_commit_around_an_installed_package_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b")
-    installed = tmp_path / ".venv" / "runs.py"
+    installed = tmp_path / ".venv" / "checkout.py"
     installed.parent.mkdir()
     installed.write_text("")
     (tmp_path / "own.py").write_text("")
     for command in (["init", "-q"], ["add", "own.py"], ["commit", "-qm", "theirs"]):
         subprocess.run([*git, *command], check=True)
-    monkeypatch.setattr(runs, "__file__", str(installed))
-    assert runs.code_commit() is None
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "own.py"))
-    assert re.fullmatch("[0-9a-f]{40}", str(runs.code_commit()))
+    monkeypatch.setattr(checkout, "__file__", str(installed))
+    assert checkout.code_commit() is None
+    monkeypatch.setattr(checkout, "__file__", str(tmp_path / "own.py"))
+    assert re.fullmatch("[0-9a-f]{40}", str(checkout.code_commit()))

@@ -16,6 +16,7 @@ import transfer
 
 from lawm_data import files
 from lawm_data.bench import echoed, header, markdown
+from lawm_data.checkout import code_commit
 
 
 @click.command()
@@ -38,8 +39,6 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
         import ratios
         import torch
         from learning import Bench
-
-        from lawm_data.runs import code_commit
 
         rows += echoed(collecting.rows(repeats))
         torch.set_num_threads(threads)
