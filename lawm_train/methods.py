@@ -1,6 +1,7 @@
 """The methods by name: what each one builds, in which phases it trains, and how it acts.
 
-A phase is a number of updates of some modules. `train.fit` knows phases only: a new method is a file and a class here.
+A phase is a number of updates of some modules. `train.fit` knows phases only: a new method is a file, its Config as a
+field of `AgentConfig`, and an entry of `METHODS` of the same name with what builds it.
 """
 
 from __future__ import annotations

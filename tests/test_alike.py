@@ -1,13 +1,17 @@
 """Settings come to the same where a method reads the same of them: its runs are one cell, with their own digests."""
 
+from functools import reduce
+from operator import getitem
+
 import pytest
 import torch
+from click.testing import CliRunner
 from made_runs import make_run, records, row
 from test_train import final, job
 
-from lawm_data import files
+from lawm_data import config, files
 from lawm_data.errors import UserError
-from lawm_train import alike, cells, evidence, methods, report, results, train
+from lawm_train import alike, cells, cli, evidence, methods, policy, report, results, train
 
 OLD = {"model": {"prior": None}, "agent": {"clap": {"eps": 2.0}, "bc": {"units": 8}}, "train": {"batch": 16}}
 NEW = {
@@ -148,3 +152,13 @@ def test_a_run_of_a_version_that_knew_fewer_settings_goes_on(dataset, tmp_path):
         train.train(job(dataset, "lawm", settings=["model.rssm_layers=2"]), tmp_path)
     train.train(job(dataset, "lawm", settings=["agent.clap.updates=9"]), tmp_path)
     assert all(torch.equal(x, final(whole)[name]) for name, x in final(run).items())
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_method_is_called_as_the_parts_of_a_recipe_that_it_reads(name):
+    recipe = config.as_dict(config.load("cpu", [], policy.SECTIONS, {}))
+    for part in methods.parts_of(name):
+        assert reduce(getitem, part.split("."), recipe), part
+    *sections, key = methods.length_of(name, methods.TrainConfig()).split(".")
+    assert key in reduce(getitem, sections, recipe)
+    assert name in CliRunner().invoke(cli.main, ["train", "--help"]).output
