@@ -83,7 +83,7 @@ class Remote:
         try:
             return checked(found, entry)
         except UserError:
-            _remove(found)
+            remove(found)
             raise UserError(
                 f"{self.repo}: {path} at commit {self.revision[:8]} is not the file that {NAME} describes (size or "
                 "sha256); none of it was used. Run again to fetch it anew; if this repeats, push the dataset again"
@@ -128,7 +128,8 @@ def pin(repo: str, revision: str | None = None, cache: Path | None = None) -> Re
     """
     commit = resolve(repo, revision)
     absent = f"holds no {NAME}, so it was not made by `lawm-data push`"
-    new = try_to_load_from_cache(repo, NAME, cache, commit, "dataset") is None
+    with session(repo):
+        new = try_to_load_from_cache(repo, NAME, cache, commit, "dataset") is None
     while not hold(path := download(repo, commit, NAME, MAX_BYTES, absent, cache=cache)):
         new = True  # another process removed it between the two, to make room
     remote = Remote(repo, commit, Manifest.read(path, f"{repo}/{NAME}"), cache, follows=revision is None)
@@ -204,8 +205,8 @@ def session(place: str, kind: str = "dataset") -> Iterator[None]:
         raise UserError(f"{place}: no token; run `hf auth login`, or set HF_TOKEN") from None
     except HFValidationError:
         raise UserError(f"{place}: no name for a repository; write it as org/name") from None
-    except OfflineModeIsEnabled:
-        raise UserError(f"{place}: HF_HUB_OFFLINE is set; unset it, or name a folder or a cached commit") from None
+    except OfflineModeIsEnabled as error:
+        raise UserError(f"{place}: {_reason(error, kind)}") from None
     except LocalEntryNotFoundError as error:
         # hf_hub_download hides what went wrong in the cause
         raise UserError(f"{place}: {_reason(error.__cause__, kind)}") from None
@@ -219,6 +220,8 @@ def session(place: str, kind: str = "dataset") -> Iterator[None]:
 
 
 def _reason(error: BaseException | None, kind: str) -> str:
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set; unset it, or name a folder or a cached commit"
     if isinstance(error, transport.Stalled):
         return f"the transfer from or to {constants.ENDPOINT} stalled ({error}); {AGAIN}"
     if isinstance(error, TimeoutException):
@@ -243,7 +246,7 @@ def _reason(error: BaseException | None, kind: str) -> str:
     return reasons.get(status, f"the Hub answered {status}{said}; {AGAIN}")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file of the cache and every link on the way to it."""
     while path.is_symlink():
         target = path.parent / path.readlink()

@@ -7,6 +7,7 @@ what it uploaded is not sent again.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,10 @@ def _refuse_foreign(target: _Repository, head: str, remote: dict[str, RepoFile],
                 "--repo, or empty it first"
             )
         return
-    path = hub.download(repo, head, marker, MAX_BYTES, f"{marker} has vanished; run again", kind=target.kind)
-    there = files.read_json(path)
+    with tempfile.TemporaryDirectory() as apart:  # a manifest in the cache would pass for a dataset there
+        absent = f"{marker} has vanished; run again"
+        path = hub.download(repo, head, marker, MAX_BYTES, absent, kind=target.kind, cache=Path(apart))
+        there = files.read_json(path)
     found = there if isinstance(there, dict) else {}
     version = found.get("schema_version")
     if isinstance(version, int) and version > content.schema_version:

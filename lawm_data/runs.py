@@ -126,7 +126,8 @@ class Run:
         if self.exists and not self.is_extended(config, length, defaults):
             return
         if self.exists:
-            config = {**config, **{key: self.config[key] for key in NOT_COMPARED if key in self.config}}
+            kept = {*NOT_COMPARED, "dataset"}  # of the same digest; where it lay goes with what it was called
+            config = {**config, **{key: self.config[key] for key in kept if key in self.config}}
         if ended := self.finished:  # first: the run is then no longer finished, if a kill comes between
             self.log({"kind": "extended", "phase": ended["phase"], "update": ended["update"]})
         files.write_json(path, config)

@@ -81,8 +81,10 @@ class Job:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Of all settings, for `Run.begin`."""
-        return config.as_dict({name: type(section)() for name, section in self.configs.items()})
+        """Of all settings, for `Run.begin`; but the pool's: a run without it held all of its data."""
+        found = config.as_dict({name: type(section)() for name, section in self.configs.items()})
+        del found["train"]["pool_gb"]
+        return found
 
     def is_of(self, run: Run, seed: int) -> bool:
         """Whether a run that was begun is the one of this job with this seed, as far as is known without its data."""

@@ -73,7 +73,8 @@ class Policy:
         batch = torch.from_numpy(np.atleast_2d(given))[None]
         first = torch.full(batch.shape[:2], self._first)
         self._first, self._shape = False, given.shape
-        return self._act(batch, first)[0].numpy().reshape(*given.shape[:-1], -1)
+        action = self._act(batch, first)[0].numpy()
+        return action.reshape(*given.shape[:-1], -1).copy()  # the filter remembers its own
 
     def unscale_action(self, action: np.ndarray) -> np.ndarray:
         """An action [..., A] in the units of the recordings that it was learned from: -1 is their least, 1 their most.

@@ -39,15 +39,27 @@ class _File(Trained):
 
 @dataclass(frozen=True)
 class Exported:
-    """description: policy.json, checked; `file`: where its tensors lie, not yet read; `where`: what errors call it."""
+    """description: policy.json, checked; `file`: where its tensors lie, not yet read; `where`: what errors call it.
+
+    cached: whether the file was downloaded, so that a damaged one is removed, to be fetched again.
+    """
 
     description: dict[str, Any]
     file: Path
     where: str
+    cached: bool = False
 
     def tensors(self) -> dict[str, Tensor]:
         """By `<module>.<name>`; UserError when the file is not, byte for byte, the one described."""
-        shards.check_file(self.file, FileEntry(**self.description["tensors"]))
+        try:
+            shards.check_file(self.file, FileEntry(**self.description["tensors"]))
+        except UserError:
+            again = "run again to fetch it anew; if this repeats, push the policy again" if self.cached else _CURE
+            if self.cached:
+                hub.remove(self.file)
+            raise UserError(
+                f"{self.where}: {TENSORS} is not the file that {NAME} describes (size or sha256); {again}"
+            ) from None
         try:
             found = safetensors.torch.load_file(self.file)
         except (safetensors.SafetensorError, OSError) as error:
@@ -85,7 +97,7 @@ def find(where: str) -> Exported:
     file = hub.download(
         repo, commit, TENSORS, description["tensors"]["bytes"], f"holds no {TENSORS}; {_CURE}", kind="model"
     )
-    return Exported(description, file, where)
+    return Exported(description, file, where, cached=True)
 
 
 def _description(path: Path, where: str) -> dict[str, Any]:
@@ -103,7 +115,16 @@ def _description(path: Path, where: str) -> dict[str, Any]:
     parse(Sizes, value["sizes"], f"{place}: sizes", _CURE)
     if not all(1 <= value["sizes"][key] <= LARGEST_SIZE for key in ("observation", "action")):
         raise UserError(f"{place}: sizes of observation and action cannot be right; {_CURE}")
+    if not _are_bounds(value["about"].get("action_bounds"), value["sizes"]["action"]):
+        raise UserError(f"{place}: about.action_bounds are not those of {value['sizes']['action']} columns; {_CURE}")
     return value
+
+
+def _are_bounds(found: Any, columns: int) -> bool:
+    """Whether they are a pair of numbers for each column, or None."""
+    pairs = found if isinstance(found, list) else []
+    numbers = all(isinstance(pair, list) and [type(x) in (int, float) for x in pair] == [True, True] for pair in pairs)
+    return found is None or (numbers and len(pairs) == columns)
 
 
 def _depth(settings: Any) -> int:

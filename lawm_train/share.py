@@ -62,6 +62,9 @@ def _unfinished(run: Run) -> str:
     """Why the last checkpoint is not the end of the training; empty where it is."""
     if run.stopped:
         return "its training was stopped, as its numbers were no longer finite"
+    phases, at = results.phases_of(run.metrics()), run.newest.phase
+    if at < len(phases) and phases[at] in (results.IDM_PHASE, results.PRIOR_PHASE):
+        return f"these are of its {phases[at]}, and the agent's training has not begun"
     return "" if run.finished else "its training has not ended"
 
 

@@ -147,6 +147,13 @@ def test_policy_carries_its_state_until_reset(run: Run) -> None:
     assert (given[0] == given[1]).all(), "however it lies in memory"
     with pytest.raises(ValueError, match="expected \\(5,\\)"):
         acting(np.zeros(4))
+    acting.reset()
+    kept = []
+    for row in OBSERVATIONS:
+        action = acting(row)
+        kept.append(action.copy())
+        action *= 100  # the caller's own
+    assert (np.stack(kept) == whole).all()
 
 
 @pytest.mark.parametrize(("part", "says"), [("sizes", "missing key 'action'"), ("dataset", "missing key 'digest'")])
@@ -241,7 +248,14 @@ def deep(value: dict[str, Any]) -> None:
         (tensors(pickled), "not readable as safetensors"),
         (tensors(lambda data: data[:100]), "not readable as safetensors"),
         (tensors(lambda data: (2**62).to_bytes(8, "little") + data[8:]), "not readable as safetensors"),
-        (lambda folder: (folder / pretrained.TENSORS).write_bytes(b"other"), "5 bytes"),
+        (lambda folder: (folder / pretrained.TENSORS).write_bytes(b"other"), "not the file that policy.json"),
+        *(
+            (
+                described(lambda value, bounds=bounds: value["about"].update(action_bounds=bounds)),
+                "not those of 2 columns",
+            )
+            for bounds in ("abc", 3, [{}, {}], [[-1, 1]], [[-1, 1], [-1, "1"]])
+        ),
         (described(wide), "tensors are not those"),
         (described(deep), "more layers than it has tensors"),
         (described(lambda value: value["sizes"].update(observation=10**12)), "sizes of observation"),
@@ -260,3 +274,44 @@ def test_hostile_policy_is_refused_in_one_line(
     with pytest.raises(UserError, match=named) as refused:
         Policy.from_pretrained(tmp_path)
     assert str(refused.value).isprintable() and not Path("pwned").exists()
+
+
+def test_a_damaged_download_is_fetched_again(run: Run, hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.repositories.clear()
+    assert python(hub, "-m", "lawm_train.cli", "push", run.path, "--repo", REPO).returncode == 0
+    np.save(tmp_path / "observations.npy", OBSERVATIONS)
+    repository = hub.repositories["models", REPO]
+    stored = hub.objects / repository.commits[repository.branches["main"]].files[pretrained.TENSORS].sha256
+    good = stored.read_bytes()
+    act = ("-c", ACT, REPO, tmp_path / "observations.npy")
+    stored.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    said = python(hub, *act, HF_HOME=str(tmp_path / "home")).stderr.splitlines()[-1]
+    assert said.startswith("error: tester/policy: policy.safetensors is not the file") and "run again" in said
+    stored.write_bytes(good)
+    found = python(hub, *act, HF_HOME=str(tmp_path / "home"))
+    assert found.stdout.strip() == actions(Policy.from_pretrained(run.path)).tobytes().hex(), found.stderr
+
+
+def test_a_card_says_that_the_agent_was_not_trained_yet(run: Run, tmp_path: Path) -> None:
+    early = Run(tmp_path / "early")
+    early.begin(run.config)
+    first = run.load(run.positions()[0])
+    early.save(run.positions()[0], *first)
+    phases = results.phases_of(run.metrics())
+    early.log({"kind": "train", "phase": phases[0], "update": run.positions()[0].update})
+    (tmp_path / "out").mkdir()
+    share.write(early, tmp_path / "out", REPO)
+    said = "the agent's training has not begun" if phases[0] == "model" else "its training has not ended"
+    if run.positions()[0].phase == 0:
+        assert said in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_extended_run_keeps_the_place_of_its_data_with_its_name(run: Run, tmp_path: Path) -> None:
+    kept = Run(tmp_path / "kept")
+    saved = {**run.config, "dataset": {**run.config["dataset"], "revision": "a" * 40}, "about": {"dataset": "org/a"}}
+    kept.begin(saved)
+    settings = json.loads(json.dumps(saved["settings"]))
+    settings["train"]["updates"] += 5
+    elsewhere = {**saved["dataset"], "revision": None}
+    kept.begin({**saved, "settings": settings, "dataset": elsewhere, "about": {"dataset": None}}, "train.updates")
+    assert kept.config == {**saved, "settings": settings}

@@ -259,7 +259,7 @@ def test_what_fits_is_drawn_from_all_whatever_the_pool(folder, tmp_path, capsys)
     assert runs[0].config == again[0].config and "pool_gb" not in runs[0].config["settings"]["train"]
 
 
-def test_how_a_moving_pool_is_told_and_kept(folder, tmp_path, capsys):
+def test_how_a_moving_pool_is_told_and_kept(folder, tmp_path, capsys, monkeypatch):
     moves, fits = (moving_job(folder, method="bc", settings=[f"train.pool_gb={size}"]) for size in (8e-6, 1))
     (run,) = train.train(moves, tmp_path)
     assert "windows from a moving pool" in capsys.readouterr().out
@@ -269,6 +269,11 @@ def test_how_a_moving_pool_is_told_and_kept(folder, tmp_path, capsys):
         train.train(fits, tmp_path)
     (whole,) = train.train(fits, tmp_path / "whole")
     assert fits.is_of(whole, 0) and not moves.is_of(whole, 0)
+    default = moving_job(folder, method="bc", settings=["train.pool_gb=4"])
+    monkeypatch.setattr(type(default), "fits", False)  # as larger data would: all of which the run held
+    assert not default.is_of(whole, 0)
+    with pytest.raises(UserError, match="pool_gb was None, now 4"):
+        train.train(default, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
