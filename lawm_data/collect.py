@@ -69,13 +69,12 @@ def collect(root: Path, env: str, config: Config) -> None:
         run.check_begun()
         if run.exists:  # one source holds collectors of one setting; UserError names the first that differs
             run.is_extended(_run_config(spec, config, seed), None, _DEFAULTS)
-    there = source in store.sources(env)
-    if there and not store.rows(env, source):  # begun, perhaps by other settings, and nothing kept
-        files.remove_folder(folder)
-    elif there and (made_with := store.meta(env, source)["repeat"]) != config.repeat:
-        raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
     if source not in store.sources(env):
         store.create(env, source, _meta(spec, config))
+    elif not store.rows(env, source):  # begun, perhaps by other settings, and nothing kept
+        store.describe(env, source, _meta(spec, config))
+    elif (made_with := store.meta(env, source)["repeat"]) != config.repeat:
+        raise UserError(f"{folder}: collected with repeat {made_with}, now {config.repeat}; use another --root")
     before = [store.resume(env, source, seed) for seed in range(config.seeds)]
     left = [seed for seed, order in enumerate(before) if order < config.episodes]
     parallel.run(_collect_seed, [(root, env, config, seed) for seed in left])

@@ -140,8 +140,8 @@ class Run:
         UserError names the first other setting that differs.
         """
         before, now = self.config, json.loads(json.dumps(config))
-        if defaults is not None:
-            before["settings"] = completed(before.get("settings", {}), now["settings"], defaults)
+        if defaults is not None and isinstance(before.get("settings"), dict):
+            before["settings"] = completed(before["settings"], now["settings"], defaults)
         for one in (before, now):
             one.get("dataset", {}).pop("revision", None)  # the digest names the data, wherever they lie
         extended = False
@@ -328,10 +328,10 @@ def side_by_side(runs: Iterable[Run]) -> list[list[Run]]:
 
 def completed(saved: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the default of each that their version did not know and `now` has: it is what was done before."""
-    known = {
-        key: completed(value, now[key], defaults.get(key, {})) if isinstance(now.get(key), dict) else value
-        for key, value in saved.items()
-    }
+    known = dict(saved)
+    for key, value in saved.items():
+        if isinstance(value, dict) and isinstance(now.get(key), dict):
+            known[key] = completed(value, now[key], defaults.get(key, {}))
     return {key: defaults[key] for key in now.keys() & defaults.keys()} | known
 
 

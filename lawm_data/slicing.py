@@ -176,7 +176,7 @@ def _changed(rule: Rule, change: Rule) -> Rule:
 
 def admitted(history: Sequence[Row], name: str, rule: Rule, min_steps: int) -> list[Row]:
     """The rows, none imported as a slice, that slice `name` takes by its rule and their length, before its quota."""
-    if name == "medium-replay":
+    if name == "medium-replay" or rule.history == "trailing":
         history = [row for row in history if row.source != TOP_UP]
     if rule.history == "trailing":
         assert rule.max_return is not None

@@ -134,6 +134,11 @@ class Store:
             files.write_json(folder / META, {"schema_version": SCHEMA_VERSION, "env": env, **meta, **total})
         return count
 
+    def describe(self, env: str, source: str, meta: dict[str, Any]) -> None:
+        """Put `meta`, as of `create`, in the place of that of a source without episodes."""
+        self._check_same_shape(env, meta, but=source)
+        files.write_json(self.root / env / source / META, {"schema_version": SCHEMA_VERSION, "env": env, **meta})
+
     def append(self, env: str, source: str, seed: int, episodes: list[Episode]) -> None:
         """Add valid consecutive episodes of one seed as one file."""
         assert all(episode.seed == seed for episode in episodes), seed
@@ -160,8 +165,8 @@ class Store:
     def _checkpoint(self, env: str, source: str, seed: int) -> Path:
         return self.root / env / source / str(seed) / "checkpoint.json"
 
-    def _check_same_shape(self, env: str, meta: dict[str, Any]) -> None:
-        for source in self.sources(env):
+    def _check_same_shape(self, env: str, meta: dict[str, Any], but: str | None = None) -> None:
+        for source in (one for one in self.sources(env) if one != but):
             other = self.meta(env, source)
             for key in ("layout", "action_size", "repeat", "action_bounds"):
                 known = key != "action_bounds" or (other.get(key) and meta.get(key))

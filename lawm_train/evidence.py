@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 from lawm_data import files
 from lawm_data.errors import UserError
-from lawm_train.record import STATES, STOPPED, Evaluation, Record
+from lawm_train.record import PRIOR_PHASE, STATES, STOPPED, Evaluation, Record, is_prior
 
 MOST_BYTES = 50_000  # of one run's evidence
 CONSTANT = tuple(field.name for field in fields(Record) if field.name != "evaluations")
@@ -49,7 +49,8 @@ def write(records: Sequence[Record], folder: Path) -> set[str]:
 
 def _ends(records: Iterable[Record]) -> set[tuple[str, int]]:
     """Phase and update of the last evaluations."""
-    return {record.last[:2] for record in records if record.evaluations}
+    scored = [record for record in records if record.evaluations]
+    return {record.last[:2] for record in [one for one in scored if not is_prior(one.method)] or scored}
 
 
 def _check_kept(path: Path, records: Sequence[Record]) -> None:
@@ -68,10 +69,14 @@ def _check_kept(path: Path, records: Sequence[Record]) -> None:
             what = f"another run of this name (dataset {old.dataset}, settings {old.settings}, {old.method}"
             what += f", label seed {old.label_seed})"
             raise UserError(f"{path}: holds {what}; keep this one's evidence in another folder")
-        if old.method not in {record.method for record in records}:
-            raise UserError(
-                f"{path}: holds {old.method}, of which this run has no score; evaluate it, with --policy prior"
-            )
+        if is_prior(old.method) and not any(_is_later(record, old) for record in records):
+            raise UserError(f"{path}: holds a later score of {old.method}; evaluate this run with --policy prior")
+
+
+def _is_later(record: Record, old: Record) -> bool:
+    """Whether it is of the same policy, and was scored where that was or later: a model's phase comes before others."""
+    now, before = ((one.last.phase != PRIOR_PHASE, one.last.update) for one in (record, old))
+    return record.method == old.method and now >= before
 
 
 def as_csv(records: Iterable[Record]) -> str:

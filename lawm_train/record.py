@@ -11,6 +11,7 @@ from lawm_data.manifest import folder_name
 
 ORACLE = " oracle"  # in the name of a method with all actions; behind it ` <kind>-prior` and PRIOR may stand
 PRIOR = " prior-policy"
+PRIOR_PHASE = "model"  # there the evaluated policy is the prior-policy control
 STOPPED = "stopped"  # the state of a seed that diverged
 STATES = (STOPPED, "finished", "unfinished")
 

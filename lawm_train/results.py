@@ -14,9 +14,8 @@ from lawm_data.errors import UserError
 from lawm_data.parsing import parse
 from lawm_data.runs import Run, why_untold
 from lawm_train import evidence
-from lawm_train.record import ORACLE, PRIOR, STOPPED, Evaluation, Record
+from lawm_train.record import ORACLE, PRIOR, PRIOR_PHASE, STOPPED, Evaluation, Record
 
-PRIOR_PHASE = "model"  # there the evaluated policy is the prior-policy control
 IDM_PHASE = "idm"  # there none is trained yet
 DIGITS = 12  # of each digest and commit
 NO_SIMULATOR = "no simulator here made their data, so none has a score; act through lawm_train.policy in your own"
@@ -165,9 +164,11 @@ def _method(saved: dict[str, Any]) -> str:
 
 
 def _scored(path: Path, policy: str, phases: list[str]) -> Evaluation | None:
-    """What `lawm-train evaluate` found; None for a policy whose phase has not begun."""
-    score, before = Score.of(path, policy), (IDM_PHASE, PRIOR_PHASE) if policy == "agent" else (IDM_PHASE,)
-    if score is None or score.phase >= len(phases) or phases[score.phase] in before:
+    """What `lawm-train evaluate` found; None for an agent whose phase has not begun."""
+    score = Score.of(path, policy)
+    if score is None or score.phase >= len(phases):
+        return None
+    if policy == "agent" and phases[score.phase] in (IDM_PHASE, PRIOR_PHASE):
         return None
     return Evaluation(phases[score.phase], score.update, _rounded(score.returns))
 

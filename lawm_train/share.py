@@ -16,7 +16,7 @@ from lawm_data.errors import UserError
 from lawm_data.manifest import folder_name
 from lawm_data.runs import Run, trained
 from lawm_train import plots, policy, pretrained, results
-from lawm_train.record import Evaluation, is_prior
+from lawm_train.record import PRIOR_PHASE, Evaluation, is_prior
 
 CURVE = "curves.png"
 SAME = ("env", "slice", "method", "oracle", "label_frac", "label_seed", "seed")  # of policies in one repository
@@ -63,7 +63,7 @@ def _unfinished(run: Run) -> str:
     if run.stopped:
         return "its training was stopped, as its numbers were no longer finite"
     phases, at = results.phases_of(run.metrics()), run.newest.phase
-    if at < len(phases) and phases[at] in (results.IDM_PHASE, results.PRIOR_PHASE):
+    if at < len(phases) and phases[at] in (results.IDM_PHASE, PRIOR_PHASE):
         return f"these are of its {phases[at]}, and the agent's training has not begun"
     return "" if run.finished else "its training has not ended"
 

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from processes import count_files
 
-from lawm_data import dreamer, envs, plan2explore
+from lawm_data import dreamer, envs, files, plan2explore
 from lawm_data.collect import Config, collect, rounds
 from lawm_data.dreamer import Dreamer
 from lawm_data.errors import UserError
@@ -257,3 +257,30 @@ def test_policies_of_a_history_that_was_given_up_are_removed(tmp_path: Path) -> 
     collect(tmp_path, ENV, made(episodes=4))
     assert not kept_policies(run_of(tmp_path))
     assert (run_of(tmp_path).path / "policy-best.safetensors").exists()
+
+
+def test_what_a_user_set_aside_stays(tmp_path: Path) -> None:
+    collect(tmp_path, ENV, made(policy="random", episodes=4))
+    source = tmp_path / "raw" / ENV / "random"
+    (source / "0").rename(source / "0.first")
+    before = {path: path.read_bytes() for path in (source / "0.first").iterdir()}
+    collect(tmp_path, ENV, made(policy="random", episodes=2))
+    assert before and {path: path.read_bytes() for path in (source / "0.first").iterdir()} == before
+
+
+def test_a_collector_of_a_version_that_knew_fewer_settings_goes_on(tmp_path: Path) -> None:
+    collect(tmp_path / "whole", ENV, made(episodes=6))
+    collect(tmp_path / "parts", ENV, made(episodes=4))
+    path = run_of(tmp_path / "parts").path / "config.json"
+    saved = files.read_json(path)
+    del saved["settings"]["collect"]["threads"], saved["settings"]["collect"]["dreamer"]["products"]
+    files.write_json(path, saved)
+    collect(tmp_path / "parts", ENV, made(episodes=6))
+    wanted, found = (contents(tmp_path / name) for name in ("whole", "parts"))
+    assert {key: x for key, x in found.items() if "config" not in key} == {
+        key: x for key, x in wanted.items() if "config" not in key
+    }
+    for damaged in (None, [], {"collect": None}, {"collect": {**saved["settings"]["collect"], "dreamer": None}}):
+        files.write_json(path, {**saved, "settings": damaged})
+        with pytest.raises(UserError, match="was begun with other settings"):
+            collect(tmp_path / "parts", ENV, made(episodes=8))

@@ -169,6 +169,9 @@ def test_an_extended_seed_goes_on_from_its_end_beside_one_that_was_cut(dataset, 
     assert Position(0, 8) in first.positions(), "which the other has too"
     began = []
     fit = train.fit
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # once both configs ask for more
+        patch.setattr(train, "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train.train(job(dataset, "bc", [0, 1], longer), tmp_path / "parts")
     monkeypatch.setattr(train, "fit", lambda session, phases, start: began.append(start) or fit(session, phases, start))
     parts = train.train(job(dataset, "bc", [0, 1], longer), tmp_path / "parts")
     assert began == [Position(0, 10), Position(0, 8)]

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -725,14 +726,31 @@ def test_runs_of_one_name_on_two_slices_and_fractions_stay_apart(tmp_path):
         assert row(text[text.index("## Returns") :], f"| 1 | 1 | {mean} |")
 
 
-def test_a_score_of_the_prior_policy_is_not_lost_from_evidence(tmp_path):
-    path = make_run(tmp_path / "a", "lawm", 0, [100.0, 200.0])
+@pytest.mark.parametrize("prior", [None, 40.0])
+def test_a_score_of_the_prior_policy_is_not_lost_from_evidence(tmp_path, prior):
+    path = make_run(tmp_path / "a", "lawm", 0, [100.0, 200.0], prior=prior)
     score = results.Score.file(path, "prior")
-    files.write_json(score, {"phase": 0, "update": 2, "mean": 50.0, "std": 0.0, "returns": [50.0]})
+    files.write_json(
+        score, {"phase": 0 if prior is None else 1, "update": 2, "mean": 50.0, "std": 0.0, "returns": [50.0]}
+    )
     report.write([path], tmp_path / "out", keep=tmp_path / "kept")
     before = (tmp_path / "kept" / "a.csv").read_text()
     score.unlink()
     Run(path).log({"kind": "evaluate", "phase": "agent", "update": 3, "returns": [300.0]})
-    with pytest.raises(UserError, match="holds lawm prior-policy, of which this run has no score"):
+    with pytest.raises(UserError, match="holds a later score of lawm prior-policy; evaluate"):
         report.write([path], tmp_path / "out", keep=tmp_path / "kept")
     assert (tmp_path / "kept" / "a.csv").read_text() == before
+    files.write_json(
+        score, {"phase": 0 if prior is None else 1, "update": 3, "mean": 60.0, "std": 0.0, "returns": [60.0]}
+    )
+    report.write([path], tmp_path / "out", keep=tmp_path / "kept")  # of a checkpoint further on
+
+
+def test_evidence_of_an_agent_that_was_none_yet_gives_way(tmp_path):
+    """As older versions wrote it of a score while the IDM trained, and of a seed that was stopped."""
+    path = make_run(tmp_path / "a", "lawm", 0, [], prior=50.0, finished=False)
+    (prior,) = records([path])
+    agent = replace(prior, method="lawm", evaluations=(), state="stopped")
+    evidence.write([agent, prior], tmp_path / "kept")
+    evidence.write([prior], tmp_path / "kept")
+    assert evidence.from_csv(tmp_path / "kept" / "a.csv") == [prior]

@@ -111,6 +111,8 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 3, "rungs": [rung]})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     (runs[0] / "diagnostics.json").unlink()
+    score = {"phase": 1, "update": 3, "mean": 40.0, "std": 0.0, "returns": [40.0]}
+    files.write_json(runs[0] / "evaluation-prior.json", score)
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert (tmp_path / "kept" / "a-ladder.json").is_file(), "of the very checkpoint that was reported again"
     files.write_json(runs[0] / "diagnostics.json", {"phase": 0, "update": 9, "rungs": [rung]})
@@ -121,6 +123,7 @@ def test_a_ladder_of_an_earlier_checkpoint_is_left_out(runs, tmp_path, capsys):
     files.write_json(runs[0] / "diagnostics.json", {"phase": 1, "update": 4, "rungs": [rung]})
     assert "labeled path" in report.write(runs, tmp_path / "out"), "of a checkpoint after the last evaluation"
     Run(runs[0]).log({"kind": "evaluate", "phase": "agent", "update": 5, "returns": [1.0]})
+    files.write_json(runs[0] / "evaluation-prior.json", {**score, "update": 5})
     report.write(runs, tmp_path / "out", keep=tmp_path / "kept")
     assert not list((tmp_path / "kept").glob("*ladder*")), "what was kept is not of the run as it is now"
 

@@ -115,7 +115,7 @@ def test_a_policy_is_judged_by_the_returns_since_the_one_before_it() -> None:
 
 
 def test_a_policy_of_more_episodes_than_the_history_has_is_not_rolled_out() -> None:
-    rows = [row(order, 100.0) for order in range(25)]
+    rows = [row(order, 100.0) for order in range(30)]
     kept = {order: Path(f"policy-{order:06d}") for order in (25, 50)}
     assert topup._policies(kept, rows, Rule(90.0, 110.0), "") == [kept[25]]
 

@@ -266,7 +266,7 @@ def a_list_of_steps(one, _):
 
 def steps_in_words(one, _):
     steps = files.read_json(one / "state.json")["optimizer_steps"]
-    files.write_json(one / "state.json", {"optimizer_steps": dict.fromkeys(steps, "three")})
+    files.write_json(one / "state.json", {"optimizer_steps": dict.fromkeys(steps, [])})
 
 
 @pytest.mark.parametrize("damage", [bc_of_other_sizes, no_state, a_list_as_state, a_list_of_steps, steps_in_words])

@@ -135,7 +135,8 @@ def _check_continuous(observation: np.ndarray, following: np.ndarray, start: int
     if lost.any():
         row = start + int(np.argmax(lost))
         raise UserError(f"{where}: {NEXT} row {row} is not finite (NaN or infinity); remove or repair this episode")
-    near = 1e-3 * np.minimum(np.ptp(np.where(np.isfinite(observation), observation, 0), axis=0), 1)
+    spread = np.ptp(np.where(np.isfinite(observation), observation, 0), axis=0)
+    near = 1e-3 * np.clip(spread, 1e-3 * spread.max(), 1)
     same = np.isclose(following[:-1], observation[1:], rtol=1e-3, atol=near, equal_nan=True)
     same = (same | ~np.isfinite(observation[1:])).all(axis=1)  # the episode is refused for that
     if not same.all():
