@@ -55,7 +55,8 @@ def _ends(records: Iterable[Record]) -> set[tuple[str, int]]:
 
 def _check_kept(path: Path, records: Sequence[Record]) -> None:
     """A run that went on for longer has other settings, and all that was evaluated before; in the place of the score of
-    what was its last checkpoint stands the evaluation while training.
+    what was its last checkpoint stands the evaluation while training. That of its prior policy, which has none while
+    training, gives way to a later one.
     """
     run, now = records[0], {evaluation for record in records for evaluation in record.evaluations}
     kept = from_csv(path) if path.exists() else []
@@ -69,14 +70,14 @@ def _check_kept(path: Path, records: Sequence[Record]) -> None:
             what = f"another run of this name (dataset {old.dataset}, settings {old.settings}, {old.method}"
             what += f", label seed {old.label_seed})"
             raise UserError(f"{path}: holds {what}; keep this one's evidence in another folder")
-        if is_prior(old.method) and not any(_is_later(record, old) for record in records):
+        same = [record for record in records if record.method == old.method]
+        if is_prior(old.method) and not any(_place(record) >= _place(old) for record in same):
             raise UserError(f"{path}: holds a later score of {old.method}; evaluate this run with --policy prior")
 
 
-def _is_later(record: Record, old: Record) -> bool:
-    """Whether it is of the same policy, and was scored where that was or later: a model's phase comes before others."""
-    now, before = ((one.last.phase != PRIOR_PHASE, one.last.update) for one in (record, old))
-    return record.method == old.method and now >= before
+def _place(record: Record) -> tuple[bool, int]:
+    """Where a prior policy was scored last; a model's phase comes before the others."""
+    return record.last.phase != PRIOR_PHASE, record.last.update
 
 
 def as_csv(records: Iterable[Record]) -> str:

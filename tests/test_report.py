@@ -751,6 +751,6 @@ def test_evidence_of_an_agent_that_was_none_yet_gives_way(tmp_path):
     path = make_run(tmp_path / "a", "lawm", 0, [], prior=50.0, finished=False)
     (prior,) = records([path])
     agent = replace(prior, method="lawm", evaluations=(), state="stopped")
-    evidence.write([agent, prior], tmp_path / "kept")
-    evidence.write([prior], tmp_path / "kept")
+    for own in ([agent, prior], [agent, prior], [prior]):
+        evidence.write(own, tmp_path / "kept")
     assert evidence.from_csv(tmp_path / "kept" / "a.csv") == [prior]
