@@ -54,7 +54,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     """Of the bins: about returns that are the same but for rounding, wide enough for as many."""
     low, high = min(values), max(values)
     least = 1e-6 * max(abs(low), abs(high))
-    return (low, high) if high - low > least or low == high == 0 else (low - least - 0.5, high + least + 0.5)
+    return (low, high) if high - low > least else (low - least - 0.5, high + least + 0.5)
 
 
 def render(manifest: Manifest) -> str:

@@ -35,13 +35,14 @@ def write(records: Sequence[Record], folder: Path) -> set[str]:
         if record.training != own[0].training:
             raise UserError(f"{record.run}: two runs have this name; keep their evidence in two folders")
     texts = {folder / f"{run}.csv": as_csv(own) for run, own in by_run.items()}
-    for run, own in by_run.items():
-        _check_kept(folder / f"{run}.csv", own)
+    went_on = set()
+    for path, (run, own) in zip(texts, by_run.items(), strict=True):
+        kept = from_csv(path) if path.exists() else []
+        _check_kept(path, kept, own)
+        went_on |= {run} if _ends(kept) != _ends(own) else set()
     for path, text in texts.items():
         if len(text) > MOST_BYTES:
             raise UserError(f"{path}: {len(text)} bytes of evaluations, at most {MOST_BYTES}; evaluate less often")
-    now = {path: from_csv(path) if path.exists() else [] for path in texts}
-    went_on = {path.stem for path, own in zip(texts, by_run.values(), strict=True) if _ends(now[path]) != _ends(own)}
     for path, text in texts.items():
         files.write_text(path, text)
     return went_on
@@ -53,13 +54,12 @@ def _ends(records: Iterable[Record]) -> set[tuple[str, int]]:
     return {record.last[:2] for record in [one for one in scored if not is_prior(one.method)] or scored}
 
 
-def _check_kept(path: Path, records: Sequence[Record]) -> None:
+def _check_kept(path: Path, kept: Sequence[Record], records: Sequence[Record]) -> None:
     """A run that went on for longer has other settings, and all that was evaluated before; in the place of the score of
     what was its last checkpoint stands the evaluation while training. That of its prior policy, which has none while
     training, gives way to a later one.
     """
     run, now = records[0], {evaluation for record in records for evaluation in record.evaluations}
-    kept = from_csv(path) if path.exists() else []
     count, before = (sum(len(record.evaluations) for record in own) for own in (records, kept))
     for old in kept:
         held = now.issuperset(old.evaluations[:-1]) and {one[:2] for one in old.evaluations} <= {one[:2] for one in now}

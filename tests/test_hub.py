@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 from loopback_hub import READ_TOKEN, TOKEN, LoopbackHub, Request, Response
 from made_dataset import made_episodes, make_dataset
+from processes import python
 
 from lawm_data import files, hub, publish
 from lawm_data.errors import UserError
@@ -97,7 +98,9 @@ def test_one_commit_makes_the_repository_equal_to_the_folder(fresh: LoopbackHub,
     assert fresh.dataset(REPO).tags == {"v1": head}
     assert head in said and f"{len(expected(folder))} files to upload" in said and f"{REPO}@v1" in said
 
-    assert "no commit made" in pushed(fresh, workspace, "--tag", "v1")
+    home = workspace / "home"
+    again = push(fresh, workspace, "--tag", "v1", HF_HOME=str(home))
+    assert "no commit made" in again.stdout and not list(home.rglob(NAME)), "the cache would hold a manifest alone"
     assert fresh.dataset(REPO).branches["main"] == head and commits(fresh) == 1
 
     pushed(fresh, workspace, "--with-actions")
@@ -242,6 +245,23 @@ def test_what_is_locked_is_the_workspace_that_the_folder_lies_in(fresh: Loopback
 def test_name_that_cannot_be_a_repository(workspace: Path, repo: str) -> None:
     with pytest.raises(UserError, match=f"{repo}: .*org/name"):
         publish.push(workspace / "dataset" / "custom-made", repo, private=False, tag=None, with_actions=False)
+
+
+@pytest.mark.parametrize("name", ["org/na--me", "org/.name", "org/x.git"])
+def test_a_commit_of_a_name_that_no_repository_can_have_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}: no name for a repository"):
+        hub.pin(name, "a" * 40)
+
+
+def test_a_file_that_is_not_cached_names_the_offline_mode(fresh: LoopbackHub, workspace: Path) -> None:
+    pushed(fresh, workspace)
+    commit, home = fresh.dataset(REPO).branches["main"], str(workspace / "offline")
+    script = "import sys; from lawm_data import hub; r = hub.pin(*sys.argv[1:3]); r.pull(sys.argv[3])"
+    path = next(path for path in digests(fresh) if path.endswith(".arrow"))
+    first = script.replace("; r.pull(sys.argv[3])", "")
+    assert python(fresh, "-c", first, REPO, commit, HF_HOME=home).returncode == 0, "the manifest alone"
+    said = python(fresh, "-c", script, REPO, commit, path, HF_HOME=home, HF_HUB_OFFLINE="1").stderr
+    assert f"{REPO}: HF_HUB_OFFLINE is set" in said.splitlines()[-1]
 
 
 def test_offline_mode_is_named() -> None:

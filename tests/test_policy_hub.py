@@ -23,7 +23,7 @@ from test_train import SETTINGS
 
 from lawm_data import config, files
 from lawm_data.errors import UserError
-from lawm_data.runs import Run
+from lawm_data.runs import Position, Run
 from lawm_train import policy, pretrained, results, share, stream, train
 from lawm_train.policy import Policy
 from lawm_train.record import Evaluation, is_prior
@@ -293,17 +293,16 @@ def test_a_damaged_download_is_fetched_again(run: Run, hub: LoopbackHub, tmp_pat
 
 
 def test_a_card_says_that_the_agent_was_not_trained_yet(run: Run, tmp_path: Path) -> None:
-    early = Run(tmp_path / "early")
+    early, (phase, *_) = Run(tmp_path / "early"), results.phases_of(run.metrics())
     early.begin(run.config)
-    first = run.load(run.positions()[0])
-    early.save(run.positions()[0], *first)
-    phases = results.phases_of(run.metrics())
-    early.log({"kind": "train", "phase": phases[0], "update": run.positions()[0].update})
-    (tmp_path / "out").mkdir()
-    share.write(early, tmp_path / "out", REPO)
-    said = "the agent's training has not begun" if phases[0] == "model" else "its training has not ended"
-    if run.positions()[0].phase == 0:
-        assert said in (tmp_path / "out" / "README.md").read_text()
+    early.log({"kind": "train", "phase": phase, "update": 4})
+    early.save(Position(0, 4), *run.load(run.newest))
+    share.write(early, tmp_path, REPO)
+    said = "the agent's training has not begun" if phase == "model" else "its training has not ended"
+    assert (
+        f"after 4 updates; {'these are of its model, and ' * (phase == 'model')}{said}"
+        in (tmp_path / "README.md").read_text()
+    )
 
 
 def test_an_extended_run_keeps_the_place_of_its_data_with_its_name(run: Run, tmp_path: Path) -> None:

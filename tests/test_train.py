@@ -264,12 +264,12 @@ def a_list_of_steps(one, _):
     files.write_json(one / "state.json", {"optimizer_steps": []})
 
 
-def steps_in_words(one, _):
+def lists_of_steps(one, _):
     steps = files.read_json(one / "state.json")["optimizer_steps"]
     files.write_json(one / "state.json", {"optimizer_steps": dict.fromkeys(steps, [])})
 
 
-@pytest.mark.parametrize("damage", [bc_of_other_sizes, no_state, a_list_as_state, a_list_of_steps, steps_in_words])
+@pytest.mark.parametrize("damage", [bc_of_other_sizes, no_state, a_list_as_state, a_list_of_steps, lists_of_steps])
 def test_a_checkpoint_of_another_run_is_one_line(dataset, tmp_path, damage):
     run, other = (
         train.train(job(dataset, "bc", settings=[f"agent.bc.units={units}"]), tmp_path, f"units{units}")[0]
