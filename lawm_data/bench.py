@@ -59,8 +59,8 @@ def markdown(header: str, rows: Sequence[Row]) -> str:
     return "\n".join([header, "", *(f"| {' | '.join(line[k] for k in shown)} |" for line in lines)]) + "\n"
 
 
-def header(commit: str | None, load: float, threads: int | None = None) -> str:
-    """Hardware, versions and commit.
+def header(load: float, threads: int | None = None) -> str:
+    """Hardware, versions and commit of this code.
 
     load: the machine's load average before the first measurement; threads: torch's, where they were set.
     """
@@ -68,7 +68,7 @@ def header(commit: str | None, load: float, threads: int | None = None) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
         f"{_cpu()}, {os.cpu_count()} cores, {used}load {load:.1f} at the start; "
-        f"Python {platform.python_version()}, {versions}; commit {commit or 'unknown'}"
+        f"Python {platform.python_version()}, {versions}; commit {code_commit() or 'unknown'}"
     )
 
 
@@ -88,7 +88,7 @@ def bench(where: str, slice_: str | None, repeats: int) -> str:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="lawm-bench-") as temporary:
         rows = list(echoed(Reading.of(where, slice_, Path(temporary), repeats).rows()))
-    return markdown(header(code_commit(), load), rows)
+    return markdown(header(load), rows)
 
 
 @dataclass(frozen=True)
@@ -211,15 +211,14 @@ def write_steps(path: Path, episodes: Iterable[Episode]) -> None:
     """The layout that is usual elsewhere, to compare with: one row per step (o_T is dropped, unknown actions null)."""
     with files.new_file(path) as temporary, pa.ipc.new_file(str(temporary), _STEP_SCHEMA) as writer:
         for episode in episodes:
-            columns = [
-                [episode.episode_id] * episode.length,
-                range(episode.length),
-                list(episode.observation[:-1]),
-                [None] * episode.length if episode.action is None else list(episode.action),
-                episode.reward,
-            ]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, _STEP_SCHEMA, strict=True)]
-            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_STEP_SCHEMA))
+            columns = {
+                "episode_id": [episode.episode_id] * episode.length,
+                "step": range(episode.length),
+                "observation": list(episode.observation[:-1]),
+                "action": [None] * episode.length if episode.action is None else list(episode.action),
+                "reward": episode.reward,
+            }
+            writer.write_batch(pa.RecordBatch.from_pydict(columns, _STEP_SCHEMA))
 
 
 def _drain(rows: Iterator[object], count: int) -> None:

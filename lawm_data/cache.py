@@ -25,13 +25,13 @@ _held: dict[Path, int] = {}
 
 
 def hold(manifest: Path) -> bool:
-    """Keep the revision whose lawm.json this is from being removed, until this process ends; False if it just was."""
+    """Lock the revision that holds this lawm.json against removal until this process ends; False if it is gone."""
     if manifest not in _held:
         try:
             descriptor = os.open(manifest, os.O_RDONLY)
         except FileNotFoundError:
             return False
-        with contextlib.suppress(OSError):  # where files cannot be locked none can be claimed either
+        with contextlib.suppress(OSError):  # where files cannot be locked, `make_room` cannot claim any either
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for one that is removing it
         if not manifest.exists():
             os.close(descriptor)
@@ -98,8 +98,10 @@ def _last_used(manifest: Path) -> float:
 
 
 def _claim(manifest: Path, claims: contextlib.ExitStack) -> bool:
-    """Keep others from opening the revision as long as `claims` are open; False where one has, or has removed it, and
-    where the file system does not lock what is open for reading (NFS).
+    """Lock the revision for removal until `claims` are closed, so that no process can `hold` it meanwhile.
+
+    False where a process holds it or has removed it, and where the file system (NFS) does not lock what is open for
+    reading.
     """
     try:
         descriptor = os.open(manifest, os.O_RDONLY)

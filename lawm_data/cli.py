@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from lawm_data.errors import UserError, memory_errors
 
 
 class Commands(click.Group):
-    """A group that prints a UserError, or what a file system refuses, as one line and exits with 2."""
+    """A group that prints a UserError, or what a file system refuses, as one line and exits with 2.
+
+    A batch system's SIGTERM and a closed terminal end it as Ctrl-C does, with 128 + the signal's number.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with memory_errors():
+            with _signals_as_interrupts(), memory_errors():
                 return super().invoke(ctx)
         except UserError as error:
             click.echo(f"error: {error}", err=True)
@@ -28,9 +33,26 @@ class Commands(click.Group):
                 raise
             click.echo(f"error: {error.filename}: {error.strerror}; check this path", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             click.echo("\ninterrupted: run the same command again to continue", err=True)
-            ctx.exit(130)
+            ctx.exit(128 + (error.args or [signal.SIGINT])[0])
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored (as by nohup)."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 root_option = click.option(
@@ -122,9 +144,9 @@ def split(env: str | None, out: Path | None, recipe: str, settings: tuple[str, .
     from lawm_data import slicing, splitting
 
     settings_of = config.load(recipe, settings, {"split": slicing.Config}, {"split": flags})
-    with (
-        files.lock(root) if out is None or files.is_writable(root / ".lock") else nullcontext()
-    ):  # none writes there meanwhile
+    # with --out, recordings that may only be read can be split: nothing writes there that a lock would keep out
+    locked = out is None or files.is_writable(root / ".lock")
+    with files.lock(root) if locked else nullcontext():
         splitting.split(root, env, settings_of["split"], out)
 
 
@@ -168,7 +190,7 @@ def verify(dataset: Path | None, env: str | None, root: Path) -> None:
     """Check a dataset folder: every digest, every row, nothing missing, nothing extra."""
     from lawm_data import shards
 
-    folder = Path(_place(dataset, env, root))
+    folder = _place(dataset, env, root)
     checked = shards.verify(folder)
     click.echo(f"{folder}: verified, {checked}")
 
@@ -196,27 +218,27 @@ def push(
     """Publish a dataset folder, by default that of the workspace, to the Hugging Face Hub in one commit."""
     from lawm_data import publish
 
-    folder = Path(_place(dataset, env, root))
+    folder = _place(dataset, env, root)
     workspace = root if dataset is None else files.workspace_of(dataset)
     with files.lock(workspace) if workspace else nullcontext():
         publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 
 
 @main.command()
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, type=click.Path(path_type=Path))
 @click.option("--env", help="which task [default: the only one in the workspace]")
 @click.option("--slice", "slice_", help="[default: medium-replay, or the only one there]")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="of each measurement")
 @root_option
-def bench(dataset: str | None, env: str | None, slice_: str | None, repeats: int, root: Path) -> None:
+def bench(dataset: Path | None, env: str | None, slice_: str | None, repeats: int, root: Path) -> None:
     """Measure how fast DATASET, a folder or org/name on the Hub, is fetched, read and cut into windows."""
     from lawm_data import bench as measuring
 
     click.echo(measuring.bench(str(_place(dataset, env, root)), slice_, repeats))
 
 
-def _place(dataset: Path | str | None, env: str | None, root: Path) -> Path | str:
-    """`dataset`, or the workspace's of `env`; UserError where both are given."""
+def _place(dataset: Path | None, env: str | None, root: Path) -> Path:
+    """`dataset`, or else the workspace's dataset of `env`; UserError where both are given."""
     from lawm_data import manifest
 
     if dataset is not None and env is not None:

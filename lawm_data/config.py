@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,8 +60,8 @@ def from_dict(saved: Mapping[str, Any], sections: Mapping[str, type], where: str
 
 
 def as_dict(configs: Mapping[str, Any]) -> dict[str, Any]:
-    """By section name, in the types of JSON."""
-    return {name: _plain(dataclasses.asdict(config)) for name, config in configs.items()}
+    """By section name, in the types of JSON: tuples become lists."""
+    return json.loads(json.dumps({name: dataclasses.asdict(config) for name, config in configs.items()}))
 
 
 def recipe_path(name: str) -> Path:
@@ -84,7 +85,7 @@ def _recipe_folder() -> Path:
 
 def _read(path: Path) -> Any:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text("utf-8"))
     except Exception as error:  # see _parse
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     return {} if values is None else values  # an empty file is a recipe of defaults
@@ -232,11 +233,3 @@ def _build(default: Any, values: Mapping[str, Any]) -> Any:
         for name, value in values.items()
     }
     return dataclasses.replace(default, **changes)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

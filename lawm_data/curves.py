@@ -49,6 +49,4 @@ def _control_steps(row: Row, spec: Spec) -> int:
 
 def _moving_mean(values: np.ndarray) -> np.ndarray:
     """Over the last TRAILING values, or as many as there are."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    first = np.maximum(np.arange(len(values)) + 1 - TRAILING, 0)
-    return (sums[1:] - sums[first]) / (np.arange(len(values)) + 1 - first)
+    return np.array([values[max(end - TRAILING, 0) : end].mean() for end in range(1, len(values) + 1)])

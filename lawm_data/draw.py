@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 
 def rank(purpose: str, seed: int, episode_id: str) -> bytes:
-    """A keyed hash; the smallest of a set are a uniform draw from it. Another purpose or seed is another draw."""
+    """A keyed hash: the k episodes of lowest rank are a uniform draw of k, another for each purpose and seed."""
     return hashlib.blake2b(episode_id.encode(), key=f"{purpose}:{seed}".encode(), digest_size=16).digest()
 
 

@@ -167,13 +167,12 @@ class Dreamer(nn.Module):
         means = {name: term.detach().mean((0, 2)) for name, term in (terms | losses).items()}
         return means | metrics | {"return_range": self.scale[:, 0].clone()}
 
-    def policy(self, noise: Noise | None = None) -> Filter:
-        """Acts with tanh(mean) or, given noise, with a sample of the policy (as in training)."""
+    def policy(self, noise: Noise) -> Filter:
+        """Acts with samples of the policy, as in training; each call draws from `noise` anew."""
 
         def act(feat: Tensor) -> Tensor:
             mean, std = bounded_gaussian(self.actor(feat))
-            drawn = noise.normal(1, feat.shape[1], self.action_size)[0] if noise else torch.zeros_like(mean)
-            return torch.tanh(mean + std * drawn)
+            return torch.tanh(mean + std * noise.normal(1, feat.shape[1], self.action_size)[0])
 
         return Filter(self.rssm, self.embed, self.action_size, act)
 

@@ -38,4 +38,4 @@ def memory_errors() -> Iterator[None]:
 
 
 class Missing(UserError):
-    """A file of a dataset or policy is not there at all, as what was not published."""
+    """A file that belongs to a dataset or policy does not exist, for instance because it was not published."""

@@ -46,7 +46,6 @@ def user_errors(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed and renamed to `path`, else removed."""
-    path = Path(path)
     temporary = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
     try:
         with user_errors(path):
@@ -63,7 +62,6 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes the place of `path`, else it is removed."""
-    path = Path(path)
     temporary = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
     old = path.parent / f"{REPLACED}{uuid.uuid4().hex}-{path.name}"
     try:
@@ -85,7 +83,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder; what a kill leaves of it is for `sweep`, and never taken for the folder."""
+    """Rename a folder, then remove it: a kill in between leaves nothing under its name, and the rest to `sweep`."""
     doomed = path.parent / f"{PARTIAL}{uuid.uuid4().hex}-{path.name}"
     os.replace(path, doomed)
     shutil.rmtree(doomed)
@@ -108,7 +106,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Raise UserError when the file is missing or no JSON; NaN, Infinity and what overflows to it are none."""
     try:
-        return json.loads(Path(path).read_text(), parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; restore it, or make it again") from None
     except (ValueError, OSError, RecursionError) as error:
@@ -144,7 +142,7 @@ def sweep(folder: Path, name: str | None = None) -> None:
 
     Call it under the lock. What a kill between the two renames of `new_folder` set aside takes its place again.
     """
-    for path in Path(folder).glob(".*"):
+    for path in folder.glob(".*"):
         left = _LEFTOVER.fullmatch(path.name)
         if not left or name not in (None, left[2]):
             continue
@@ -160,7 +158,6 @@ def sweep(folder: Path, name: str | None = None) -> None:
 @contextlib.contextmanager
 def lock(workspace: Path) -> Iterator[None]:
     """Hold the workspace's lock; UserError when another process has it."""
-    workspace = Path(workspace)
     with user_errors(workspace):
         workspace.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(workspace / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -185,7 +182,7 @@ def workspace_of(folder: Path) -> Path | None:
 
 def typed(command: str, workspace: Path) -> str:
     """A command as the user is to type it for this workspace."""
-    return command if Path(workspace) == Path(WORKSPACE) else f"{command} --root {shlex.quote(str(workspace))}"
+    return command if workspace == Path(WORKSPACE) else f"{command} --root {shlex.quote(str(workspace))}"
 
 
 def _take(descriptor: int, workspace: Path) -> None:

@@ -60,7 +60,7 @@ class Folder:
 class Remote:
     """A dataset repository pinned to one commit. Nothing is downloaded before it is asked for.
 
-    follows: whether no revision was named, so that this is what main was.
+    follows: True where no revision was named, so that the commit is the one that main was at.
     """
 
     repo: str
@@ -205,8 +205,6 @@ def session(place: str, kind: str = "dataset") -> Iterator[None]:
         raise UserError(f"{place}: no token; run `hf auth login`, or set HF_TOKEN") from None
     except HFValidationError:
         raise UserError(f"{place}: no name for a repository; write it as org/name") from None
-    except OfflineModeIsEnabled as error:
-        raise UserError(f"{place}: {_reason(error, kind)}") from None
     except LocalEntryNotFoundError as error:
         # hf_hub_download hides what went wrong in the cause
         raise UserError(f"{place}: {_reason(error.__cause__, kind)}") from None
@@ -215,7 +213,7 @@ def session(place: str, kind: str = "dataset") -> Iterator[None]:
             f"{place}: {constants.ENDPOINT} did not answer as a Hub does; check HF_ENDPOINT, and whether the network "
             "asks for a login"
         ) from None
-    except (HTTPError, OSError) as error:  # the latter from hf_xet, and from a file cut off where it looked whole
+    except (HTTPError, OSError) as error:  # the latter offline, from hf_xet, and from a file that was cut off
         raise UserError(f"{place}: {_reason(error, kind)}") from None
 
 

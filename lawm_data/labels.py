@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from lawm_data.draw import labels_of, rank
 from lawm_data.errors import UserError
-from lawm_data.store import Row
-
-
-def labeled(rows: Sequence[Row], fraction: float | None, seed: int) -> set[str]:
-    """The ids of the episodes of a slice that keep their actions; see `drawn`."""
-    return drawn([row.episode_id for row in rows if row.has_action], len(rows), fraction, seed)
 
 
 def check_fraction(fraction: float) -> None:
@@ -24,7 +18,7 @@ def check_fraction(fraction: float) -> None:
 
 
 def drawn(with_actions: Collection[str], count_all: int, fraction: float | None, seed: int) -> set[str]:
-    """Of the episodes that have actions, the ids of those that keep them; without `fraction` all of them.
+    """Of the ids `with_actions` in a slice of `count_all` episodes, those that keep them; without `fraction` all.
 
     `fraction` is of all episodes, rounded half up, at least one and at least one not. The draw is nested: a smaller
     fraction's episodes lie inside a larger one's. UserError when fewer episodes have actions than are asked for.

@@ -113,7 +113,7 @@ class Learner:
             self.replay.extend(episodes)
 
     def _updates(self, orders: range, watch: Callable[[float], None]) -> dict[str, float]:
-        """The updates that the episodes `orders` entitle to; mean metrics."""
+        """`config.updates` updates for each of the episodes `orders`; the means of their metrics."""
         assert self.replay is not None
         c = self.config
         windows = Windows([[self.replay]], [self.seed], c.window, [c.batch], self.device)

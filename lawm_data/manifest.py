@@ -87,7 +87,7 @@ class Manifest:
     @classmethod
     def load(cls, folder: Path) -> Manifest:
         """Read `folder`/lawm.json; UserError when there is none or it is not a valid manifest."""
-        path = Path(folder) / NAME
+        path = folder / NAME
         if not path.is_file():
             raise UserError(f"{folder}: no {NAME} there, so no dataset; name a folder that `lawm-data split` wrote")
         return cls.read(path, str(path))
@@ -167,7 +167,7 @@ class Manifest:
 
 def folders(dataset_root: Path) -> list[Path]:
     """The dataset folders below `dataset_root`, by name; what a split is still writing is none."""
-    found = (path.parent for path in Path(dataset_root).glob(f"*/{NAME}"))
+    found = (path.parent for path in dataset_root.glob(f"*/{NAME}"))
     return sorted(path for path in found if not path.name.startswith("."))
 
 
@@ -175,7 +175,7 @@ def find(dataset_root: Path, env: str | None = None) -> Path:
     """The dataset folder of `env`, or the only one below `dataset_root`; UserError lists what is there."""
     found = {path.name: path for path in folders(dataset_root)}
     if not found:
-        step = files.typed("lawm-data split", Path(dataset_root).parent)
+        step = files.typed("lawm-data split", dataset_root.parent)
         raise UserError(f"{dataset_root}: no dataset there; run `{step}` first")
     if env is None and len(found) > 1:
         raise UserError(f"{dataset_root}: several datasets; choose one with --env: {', '.join(found)}")

@@ -76,7 +76,11 @@ class _Running:
     def __init__(self, context: Any, number: int, work: tuple[Any, ...], lock: Any):
         self.number, self.began, self.errors = number, time.perf_counter(), context.SimpleQueue()
         self.process = context.Process(target=_child, args=(*work, self.errors, lock), daemon=True)
-        self.process.start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits it: it takes seconds to `_child`
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def outcome(self) -> Outcome:
         code, error = self.process.exitcode, None
@@ -100,7 +104,7 @@ def _child(task: Callable[..., None], arguments: tuple[Any, ...], errors: Any, l
 
 
 class _DrawingLock:
-    """The processes' lock around drawing a bar; given up once one keeps it too long, which was killed meanwhile."""
+    """The lock under which processes draw their bars; given up where a process was killed that held it."""
 
     def __init__(self, lock: Any):
         self.lock = lock

@@ -24,7 +24,7 @@ from lawm_data.transport import patiently
 
 Operation = CommitOperationAdd | CommitOperationDelete
 PAPER_TASKS = {"walker-walk": "lawm-walker", "cheetah-run": "lawm-cheetah", "hopper-stand": "lawm-hopper"}
-_OURS_TO_KEEP = {".gitattributes"}  # the Hub's own: says which files go through LFS
+_KEPT_BY_THE_HUB = {".gitattributes"}  # says which files go through LFS; never deleted
 _FRESH = {".gitattributes", "README.md"}  # what a repository made on the web page holds
 
 
@@ -32,8 +32,8 @@ _FRESH = {".gitattributes", "README.md"}  # what a repository made on the web pa
 class Content:
     """What a repository is to hold: `files` of `folder` and nothing else.
 
-    kind: dataset or model; marker: the JSON file that tells what a repository holds, by this schema_version; same: its
-    keys with the values that no push changes.
+    kind: dataset or model; marker: the JSON file, of this schema_version, that says what a repository holds; same: keys
+    and values that the marker of a repository must share with ours, or the push is refused.
     """
 
     folder: Path
@@ -136,7 +136,7 @@ class _Plan:
     def between(cls, content: Content, remote: dict[str, RepoFile]) -> _Plan:
         folder, local = content.folder, content.files
         upload = [path for path in sorted(local) if not _same(folder / path, local[path], remote.get(path))]
-        return cls(content, upload, sorted(remote.keys() - local.keys() - _OURS_TO_KEEP))
+        return cls(content, upload, sorted(remote.keys() - local.keys() - _KEPT_BY_THE_HUB))
 
     @property
     def changes(self) -> bool:
@@ -151,7 +151,7 @@ class _Plan:
 
 
 def _refuse_foreign(target: _Repository, head: str, remote: dict[str, RepoFile], content: Content) -> None:
-    """What was not made by this command, or is something else than an earlier version, is not ours to overwrite."""
+    """UserError where the repository was not made by this command, or holds anything but a version of `content`."""
     repo, marker = target.name, content.marker
     if marker not in remote:
         if others := sorted(remote.keys() - _FRESH):
@@ -220,7 +220,7 @@ def _commit(target: _Repository, head: str, plan: _Plan) -> str:
 
 
 def _create(target: _Repository, operations: list[Operation], message: str, head: str) -> str:
-    """Repeated without harm: on a head that moved the Hub refuses with 412."""
+    """Commit on top of `head`; return the sha. Safe to repeat: once the head has moved the Hub refuses with 412."""
     try:
         made = patiently(
             lambda: target.api.create_commit(

@@ -75,7 +75,7 @@ class Run:
 
     def __init__(self, path: Path, tensorboard: bool = False):
         """UserError when TensorBoard is asked for and not installed."""
-        self.path = Path(path)
+        self.path = path
         self.writer = _summary_writer() if tensorboard else None
         self.board: Any = None
 
@@ -182,7 +182,7 @@ class Run:
             return
         rows: dict[tuple[str, str, int], dict[str, Any]] = {}
         ended: tuple[str, str, int] | None = None
-        for line in path.read_text(errors="replace").splitlines():
+        for line in path.read_text("utf-8", errors="replace").splitlines():
             row = _row_of(line)
             if row is None:
                 continue
@@ -216,9 +216,9 @@ class Run:
 
     @property
     def reachable(self) -> set[Position]:
-        """Where it can be continued: at its checkpoints, and at the start while there is none: none is given up.
+        """The positions that it can be continued from: its checkpoints or, while it has none, the start.
 
-        What was finished once, and is to be longer, goes on from its end.
+        A run that was finished, and is to have more updates, goes on from its end alone.
         """
         kept = self.positions()
         ends = [row["update"] for row in self.metrics() if row["kind"] in ("finished", "extended")]
@@ -289,7 +289,7 @@ def _are_numbers(values: Any) -> bool:
     return numbers and len(values) > 0 and all(abs(value) <= sys.float_info.max for value in values)
 
 
-def why_untold(path: Path) -> str | None:
+def why_unscored(path: Path) -> str | None:
     """Why what a pattern such as runs/* matched has no score; None for runs of lawm-train, and for what is an error."""
     run = Run(path)
     if not run.exists:
@@ -327,7 +327,7 @@ def side_by_side(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def completed(saved: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the default of each that their version did not know and `now` has: it is what was done before."""
+    """`saved`, and for each key of `now` that it lacks the default: what a version without that setting did."""
     known = dict(saved)
     for key, value in saved.items():
         if isinstance(value, dict) and isinstance(now.get(key), dict):

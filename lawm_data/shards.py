@@ -159,7 +159,6 @@ def verify(folder: Path) -> str:
 
     Withheld actions may be absent: they are published only on demand. UserError names the first file that is wrong.
     """
-    folder = Path(folder)
     manifest = Manifest.load(folder)
     check_extra(folder, manifest)
     absent = {path for path in manifest.withheld if not (folder / path).exists()}
@@ -242,32 +241,24 @@ def _check_shard(folder: Path, name: str, manifest: Manifest, split: str, absent
 
 
 def _rows(episodes: list[Episode], labeled: bool) -> pa.RecordBatch:
-    action = [episode.action for episode in episodes] if labeled else [None] * len(episodes)
-    columns = [
-        [episode.episode_id for episode in episodes],
-        [episode.source for episode in episodes],
-        [episode.seed for episode in episodes],
-        [episode.order for episode in episodes],
-        [episode.length for episode in episodes],
-        [episode.episode_return for episode in episodes],
-        [labeled] * len(episodes),
-        [episode.terminal for episode in episodes],
-        _list_array([episode.observation for episode in episodes]),
-        _list_array(action),
-        _list_array([episode.reward for episode in episodes]),
-    ]
-    return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
+    scalars = ("episode_id", "source", "seed", "order", "length", "episode_return", "terminal")
+    columns: dict[str, Any] = {name: [getattr(episode, name) for episode in episodes] for name in scalars}
+    columns |= {
+        "labeled": [labeled] * len(episodes),
+        "observation": _list_array([episode.observation for episode in episodes]),
+        "action": _list_array([episode.action if labeled else None for episode in episodes]),
+        "reward": _list_array([episode.reward for episode in episodes]),
+    }
+    return pa.RecordBatch.from_pydict(columns, SCHEMA)
 
 
 def _withheld_rows(episodes: list[Episode]) -> pa.RecordBatch:
-    columns = [
-        pa.array([episode.episode_id for episode in episodes], pa.string()),
-        pa.array([episode.length for episode in episodes], pa.int32()),
-        _list_array([episode.action for episode in episodes]),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=WITHHELD_SCHEMA)
+    columns = {
+        "episode_id": [episode.episode_id for episode in episodes],
+        "length": [episode.length for episode in episodes],
+        "action": _list_array([episode.action for episode in episodes]),
+    }
+    return pa.RecordBatch.from_pydict(columns, WITHHELD_SCHEMA)
 
 
 def _list_array(arrays: Sequence[np.ndarray | None]) -> pa.ListArray:

@@ -32,11 +32,11 @@ def show(root: Path, episode_id: str | None, env: str | None, *, video: bool, ou
     suffix = ".gif" if video else ".png"
     if out and out.suffix != suffix:
         raise UserError(f"--out {out}: expected a name that ends in {suffix}{'' if video else '; .gif with --video'}")
-    store = Store(Path(root) / "raw")
+    store = Store(root / "raw")
     row = _row(store, episode_id, env)
     (episode,) = store.read([row])
     meta = store.meta(row.env, row.source)
-    path = out or Path(root) / "figures" / f"{row.episode_id.replace('/', '-').replace(':', '-')}{suffix}"
+    path = out or root / "figures" / f"{row.episode_id.replace('/', '-').replace(':', '-')}{suffix}"
     content = film(episode, meta["repeat"]) if video else picture(episode, meta["layout"])
     files.write_bytes(path, content)
     click.echo(f"{path}: {row.episode_id}, {row.length} steps, return {row.episode_return:.1f}")
@@ -74,11 +74,7 @@ def film(episode: Episode, repeat: int | None) -> bytes:
         env = envs.make(episode.env, repeat)
         env.reset(0)
         env.render(HEIGHT, WIDTH)
-    except (
-        ImportError,
-        AttributeError,
-        RuntimeError,
-    ) as error:  # how EGL, OSMesa and dm_control say that there is none
+    except (ImportError, AttributeError, RuntimeError) as error:  # what EGL, OSMesa and dm_control raise
         raise UserError(
             f"no renderer: MUJOCO_GL={os.environ['MUJOCO_GL']} does not work here ({reason(error)}); install libEGL or "
             "libOSMesa and set MUJOCO_GL to egl, osmesa or glfw, or leave out --video"

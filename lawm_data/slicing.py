@@ -43,7 +43,7 @@ class Rule:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What is not None, for the manifest."""
+        """What is not None, by name."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
@@ -123,7 +123,7 @@ def rules_of(env: str, changes: Rules) -> dict[str, Rule]:
     for part in fields(changes):
         name, change = part.name.replace("_", "-"), getattr(changes, part.name)
         if change != Rule():
-            rules[name] = _changed(rules.get(name, Rule(history="all")), change)
+            rules[name] = replace(rules.get(name, Rule(history="all")), **change.given)
             _check(rules[name], f"split.rules.{part.name}")
     return rules
 
@@ -168,10 +168,6 @@ def cut(rows: Sequence[Row], env: str, config: Config) -> dict[str, Slice]:
             taken, left = _share_out(fit, config.quota, config.slice_seed)
             slices[name] = _slice(name, taken, left, config.quota, rule.given, config)
     return dict(sorted(slices.items()))
-
-
-def _changed(rule: Rule, change: Rule) -> Rule:
-    return Rule(**{key: getattr(rule, key) if value is None else value for key, value in vars(change).items()})
 
 
 def admitted(history: Sequence[Row], name: str, rule: Rule, min_steps: int) -> list[Row]:

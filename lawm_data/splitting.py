@@ -31,9 +31,9 @@ SHARDS_MULTIPLE = 8  # so that readers side by side share the files of a large s
 
 def split(root: Path, env: str | None, config: Config, out: Path | None) -> None:
     """Write the dataset of `env` to `out`, or to `root`/dataset; an old one is replaced once the new one verifies."""
-    store = Store(Path(root) / "raw")
+    store = Store(root / "raw")
     env = store.only_env(env)
-    place = out or Path(root) / "dataset" / folder_name(env)
+    place = out or root / "dataset" / folder_name(env)
     target = place.resolve()
     _check_target(target, env, store.root.resolve())
     everything = store.rows(env)
@@ -93,8 +93,10 @@ def _alike(row: Row) -> tuple[object, ...]:
 
 
 def _labeled(part: Slice, config: Config) -> set[str]:
+    """The ids of the episodes of a slice that keep their actions."""
+    known = [row.episode_id for row in part.rows if row.has_action]
     try:
-        return labels.labeled(part.rows, config.label_frac, config.label_seed)
+        return labels.drawn(known, len(part.rows), config.label_frac, config.label_seed)
     except UserError as error:
         raise UserError(f"slice {part.name}: {error}") from None
 

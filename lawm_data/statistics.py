@@ -56,13 +56,12 @@ def _returns(folder: Path) -> dict[str, card.Returns]:
     manifest = Manifest.load(folder)
     found: dict[str, card.Returns] = {}
     for name, entry in manifest.slices.items():
-        for path in (path for split in ("labeled", "unlabeled") for path in entry.splits.get(split, [])):
-            shards.check_file(folder / path, manifest.files[path])
-        labeled, unlabeled = (
-            [value for path in entry.splits.get(split, []) for value in shards.returns(folder, path, manifest)]
-            for split in ("labeled", "unlabeled")
-        )
-        found[f"{manifest.env} {name}"] = (labeled + unlabeled, labeled)
+        own: dict[str, list[float]] = {"labeled": [], "unlabeled": []}
+        for split, values in own.items():
+            for path in entry.splits.get(split, []):
+                shards.check_file(folder / path, manifest.files[path])
+                values += shards.returns(folder, path, manifest)
+        found[f"{manifest.env} {name}"] = (own["labeled"] + own["unlabeled"], own["labeled"])
     return found
 
 

@@ -34,7 +34,9 @@ INDEX = ("length", "order", "terminal", "has_action", "episode_return", "crc32")
 
 @dataclass(frozen=True)
 class _Meta:
-    """Of meta.json. only, skip_bad, episodes: which of an import, how many; action_bounds: what [-1, 1] was in it."""
+    """The content of meta.json. Of imports alone: only, skip_bad (the options), episodes (how many), action_bounds (low
+    and high of each column, which became -1 and 1).
+    """
 
     schema_version: int
     env: str
@@ -76,7 +78,7 @@ class Store:
     """The episodes under a `raw` folder. Reading holds at most one chunk (64 MB) in memory."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = root
 
     def envs(self) -> list[str]:
         return [env for env in _folders(self.root) if self.sources(env)]
@@ -211,7 +213,7 @@ def _committed(checkpoint: Path) -> int:
 
 
 def _beyond(checkpoint: Path, committed: int, chunks: list[tuple[int, Path]]) -> list[Path]:
-    """What was added but not committed, the one file that a kill leaves at most; UserError where there is more."""
+    """The files that were added but not committed. A kill leaves one at most: UserError where there are more."""
     beyond = [path for first, path in chunks if first >= committed]
     if len(beyond) > 1:
         raise _broken(checkpoint, committed, f"{len(beyond)} files follow, from {beyond[0].name} on")

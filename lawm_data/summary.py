@@ -38,10 +38,10 @@ class Summary:
 
     def matches(self, other: Summary) -> bool:
         """Equal but for the rounding of another machine."""
+        most = 1e-6 * (1 + np.abs(self.mean) + np.array(self.std))  # by dimension
         counts = (self.rows, self.ends) == (other.rows, other.ends)
-        scale = 1e-6 * (1 + np.abs(self.mean) + np.array(self.std))
         return counts and all(
-            bool((np.abs(np.subtract(ours, theirs)) <= scale).all())
+            np.allclose(ours, theirs, rtol=0, atol=most)
             for ours, theirs in ((self.mean, other.mean), (self.std, other.std))
         )
 

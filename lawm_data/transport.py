@@ -59,7 +59,7 @@ def _read(response: httpx2.Response) -> httpx2.Response:
 
 
 def install() -> None:
-    """Make huggingface_hub use `Client` in this process, from the first time that we talk to the Hub."""
+    """Make huggingface_hub use `Client` in this process; calls after the first do nothing."""
     with _installing:  # threads may be the first together, and what is set anew closes connections
         _install()
 
@@ -71,7 +71,10 @@ def _install() -> None:
 
 
 def patiently(call: Callable[[], _Result]) -> _Result:
-    """The result of `call`, which may be repeated without harm, and is where the Hub is unwell for a moment."""
+    """The result of `call`, tried again after each of WAITS where the Hub answers 5xx or drops the connection.
+
+    `call` must be safe to repeat; its last error is raised.
+    """
     for wait in WAITS:
         try:
             return call()

@@ -145,27 +145,20 @@ class Windows:
                 first, terminal = pool.draw(rng, count, self.window, self.even)
                 firsts.append(first)
                 ends.append(terminal)
-        at = self.offsets + self._here(np.concatenate(firsts))  # [L+1, N * B]
+        at = self.offsets + self._to_device(np.concatenate(firsts))  # [L+1, N * B]
         parts = [
             source.index_select(0, own.flatten()).view(*own.shape, -1)
             for source, own in zip(chain(*self.rows), at.split(self.counts * len(self.seeds), 1), strict=True)
         ]
         packed = torch.cat(parts, 1).unflatten(1, (len(self.seeds), -1))  # [L+1, N, B, O + A + 1]
-        observation, action, reward = packed.split([self._observation_size, self._action_size, 1], -1)
-        end = self._here(np.concatenate(ends).reshape(len(self.seeds), -1))
+        some = self.pools[0][0]
+        observation, action, reward = packed.split([some.observation_size, some.action_size, 1], -1)
+        end = self._to_device(np.concatenate(ends).reshape(len(self.seeds), -1))
         return Batch(observation, action[:-1], reward[:-1, ..., 0], end, self.labeled, self.num_labeled)
 
-    def _here(self, x: np.ndarray) -> Tensor:
-        """On the device of the rows, which is not waited for."""
+    def _to_device(self, x: np.ndarray) -> Tensor:
+        """A copy on the device of the rows, without waiting until it is made."""
         return torch.from_numpy(x).to(self.offsets.device, non_blocking=True)
-
-    @property
-    def _observation_size(self) -> int:
-        return self.pools[0][0].observation_size
-
-    @property
-    def _action_size(self) -> int:
-        return self.pools[0][0].action_size
 
 
 class Contexts:
@@ -201,7 +194,7 @@ class Contexts:
 
 
 def check_stride(section: str, stride: int, window: int) -> None:
-    """UserError where some updates would start from no state: each starts from another of the first `stride`."""
+    """UserError where a window has too few states: update i starts from every `stride`-th, from i % stride on."""
     if stride > window + 1:
         raise UserError(f"{section}.stride is {stride}, expected {window + 1} or less, the states of a window")
 

@@ -1,4 +1,4 @@
-"""Settings that come to the same for a method, whatever else a version of the code knew or another method reads."""
+"""One digest for settings that are equal in all that a method reads, although recipes or versions of lawm differ."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from lawm_train.record import Record
 
 
 def pooled(records: Sequence[Record], settings: Mapping[str, dict[str, Any]]) -> list[Record]:
-    """The records, with one digest where their settings come to the same: the one that most of them have.
+    """The records, those whose settings come to the same with one digest: the one that most of them have.
 
-    They do where all parts that the method reads are equal, with the default for what a version did not know yet: it is
-    what was done before. Settings that are known by their digest alone, or that today's code cannot read, stay apart;
-    so do those of a method on a slice that were trained with the same seeds, as what was tried.
+    Settings come to the same where all parts that the method reads are equal; a setting that an older version did not
+    know counts as its default, which is what that version did. Settings of which only the digest is known, or that
+    today's code cannot read, keep theirs. So do records of one method on one slice that share their seeds: whoever
+    trained a seed twice wants the two compared.
     """
     filled = [_filled(settings.get(record.settings)) for record in records]
     known = [record.settings for record in records]
@@ -33,8 +34,8 @@ def pooled(records: Sequence[Record], settings: Mapping[str, dict[str, Any]]) ->
     ]
     shared = _commonest(whole, known)  # by all methods, so that those of one recipe stay side by side
     digests = _commonest(read, [shared[text] for text in whole])
-    trained = Counter((*_series(text, record), *_seeds(record)) for text, record in zip(read, records, strict=True))
-    apart = {key[:-3] for key, count in trained.items() if count > 1}
+    trained = Counter((_series(text, record), _seeds(record)) for text, record in zip(read, records, strict=True))
+    apart = {series for (series, _), count in trained.items() if count > 1}
     return [
         record if _series(text, record) in apart else replace(record, settings=digests[text])
         for text, record in zip(read, records, strict=True)
@@ -50,7 +51,7 @@ def _seeds(record: Record) -> tuple[float | None, int | None, int]:
 
 
 def _commonest(texts: Iterable[str], digests: Iterable[str]) -> dict[str, str]:
-    """The digest that most of what has the same text has, by text."""
+    """By text, the digest that occurs most often beside it."""
     counts: dict[str, Counter[str]] = {}
     for text, digest in zip(texts, digests, strict=True):
         counts.setdefault(text, Counter())[digest] += 1

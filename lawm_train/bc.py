@@ -57,5 +57,4 @@ class Cloner(nn.Module):
 
     def policy(self) -> Act:
         """Acts as the actor does, the averaged one if there is one."""
-        actor = self.actor if self.averaged is None else self.averaged
-        return stateless(lambda observation: torch.tanh(actor(self.normalizer(observation))))
+        return stateless(self.actor if self.averaged is None else self.averaged, self.normalizer)

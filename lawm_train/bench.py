@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lawm_data import files
 from lawm_data.bench import Row, echoed, header, markdown, median_seconds
-from lawm_data.checkout import code_commit
 from lawm_data.errors import UserError
 from lawm_data.nets.products import multiplying
 from lawm_train.job import Job, build, load_data
@@ -50,7 +49,7 @@ class Training:
 
     def table(self) -> str:
         load = os.getloadavg()[0]
-        return markdown(header(code_commit(), load, torch.get_num_threads()), list(echoed(self.rows())))
+        return markdown(header(load, torch.get_num_threads()), list(echoed(self.rows())))
 
     def rows(self) -> Iterator[Row]:
         rate = matrix_rate(self.device, self.repeats)

@@ -63,7 +63,7 @@ class Cell(NamedTuple):
 
     @property
     def lost(self) -> int:
-        """How many seeds diverged: without them a method looks better than it is."""
+        """How many seeds diverged; they are in no mean, which flatters the method."""
         return sum(run.state == STOPPED for run in self.others)
 
     @property
@@ -125,8 +125,8 @@ def of(records: Sequence[Record]) -> Cells:
 def _cell(place: Place, column: Column, runs: Sequence[Record]) -> Cell:
     _check_distinct(runs)
     ordered = sorted(runs, key=lambda run: (run.seed, run.run))
-    finished, others = ([run for run in ordered if (run.state == "finished") == is_so] for is_so in (True, False))
-    return Cell(place, column, finished, others)
+    finished = [run for run in ordered if run.state == "finished"]
+    return Cell(place, column, finished, [run for run in ordered if run.state != "finished"])
 
 
 def is_oracle(method: str) -> bool:
@@ -157,12 +157,12 @@ def beside_oracles(found: Cells) -> Cells:
 
 
 def _in_order(found: Cells) -> Cells:
-    ordered = sorted(found.items(), key=lambda item: _order(item[0]))
+    ordered = sorted(found.items(), key=lambda item: (item[0][:2], str(item[0][2:])))  # str: a fraction may be None
     return {place: dict(sorted(own.items(), key=lambda item: item[0].rank)) for place, own in ordered}
 
 
 def _check_distinct(runs: Sequence[Record]) -> None:
-    """Two run folders of one training would count twice."""
+    """UserError where two runs have the same seeds: one training would count twice."""
     seen: dict[tuple[int, int | None], Record] = {}
     for run in runs:
         other = seen.setdefault((run.seed, run.label_seed), run)
@@ -185,7 +185,7 @@ def _by_settings(runs: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _is_one_of(run: Record, others: Sequence[Record]) -> bool:
-    """Whether it is a seed of theirs that they lack."""
+    """Whether a run is called as these runs are, but for its seed, which none of them has."""
     names = {other.run for other in others}
     return run.series in {other.series for other in others} and run.run not in names
 
@@ -217,10 +217,6 @@ def distinct(counts: Iterable[int]) -> str:
 
 def place_of(record: Record) -> Place:
     return Place(record.env, record.slice, record.label_frac, record.dataset)
-
-
-def _order(place: Place) -> tuple[object, ...]:
-    return (place[:2], str(place[2:]))
 
 
 def rank(method: str) -> tuple[int, str]:

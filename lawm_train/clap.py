@@ -55,9 +55,7 @@ class Agent(nn.Module):
     def __init__(self, config: Config, world: WorldModel, seeds: list[int]):
         super().__init__()
         self.config, models = config, len(seeds)
-        object.__setattr__(
-            self, "world", world
-        )  # used, not owned: no submodule, so it is neither trained nor saved here
+        object.__setattr__(self, "world", world)  # used, not owned: no submodule, so neither trained nor saved here
         self.world: WorldModel
         feat, u = sum(world.rssm.sizes), world.config.latent_action
         init = Init(seeds)

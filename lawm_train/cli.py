@@ -87,7 +87,7 @@ def train(
     methods.check(method, labels)  # what is wrong is told before anything is fetched
     configs = config.load(recipe, settings, policy.SECTIONS, {"train": {"pool_gb": pool_gb}})
     dataset = stream.open_dataset(hub_dataset)
-    chosen = dataset.default_slice(slice_)
+    chosen = dataset.choose_slice(slice_)
     job = Job(dataset, chosen, method, range(first_seed, first_seed + seeds), configs, recipe, labels)
     with files.lock(root):
         runs = training.train(job, root / "runs", name)
@@ -135,7 +135,7 @@ def bench(
         measuring.check_trace(profile)
     configs = config.load(recipe, settings, policy.SECTIONS, {})
     opened = stream.open_dataset(dataset)
-    job = Job(opened, opened.default_slice(slice_), method, range(seeds), configs, recipe)
+    job = Job(opened, opened.choose_slice(slice_), method, range(seeds), configs, recipe)
     training = measuring.Training(job, repeats)
     click.echo(training.table())
     if profile:
@@ -180,13 +180,13 @@ def _each(runs: tuple[Path, ...], tell: Callable[[Path], str]) -> bool:
 
     What is no run of lawm-train, which a pattern matches too, is left out where such runs are named.
     """
-    from lawm_data.runs import why_untold
+    from lawm_data.runs import why_unscored
 
-    untold = {run: why for run in runs if (why := why_untold(run))}
-    if len(untold) < len(runs):
-        for run, why in untold.items():
+    unscored = {run: why for run in runs if (why := why_unscored(run))}
+    if len(unscored) < len(runs):
+        for run, why in unscored.items():
             click.echo(f"left out, {why}: {run.name}", err=True)
-        runs = tuple(run for run in runs if run not in untold)
+        runs = tuple(run for run in runs if run not in unscored)
     failed = False
     for run in runs:
         try:

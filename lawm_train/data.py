@@ -41,18 +41,19 @@ class Labels:
     seed: int | Literal["own"] | None = None
 
     @property
-    def redrawn(self) -> bool:
+    def named(self) -> bool:
+        """Whether a fraction or a seed was asked for."""
         return self.fraction is not None or self.seed is not None
 
-    def drawn(self, manifest: Manifest, seeds: Sequence[int]) -> bool:
+    def redrawn(self, manifest: Manifest, seeds: Sequence[int]) -> bool:
         """Whether labels are drawn anew: where every recorded action is kept, a seed alone draws nothing."""
-        return self.redrawn and any(self.draws(manifest, seeds))
+        return self.named and any(self.draws(manifest, seeds))
 
     def describe(self, manifest: Manifest, seeds: Sequence[int]) -> str:
         """For the first line that a training prints."""
         if self.oracle:
             return " with all actions given (oracle)"
-        return " with labels drawn anew" if self.drawn(manifest, seeds) else ""
+        return " with labels drawn anew" if self.redrawn(manifest, seeds) else ""
 
     def draw(self, manifest: Manifest, seed: int) -> tuple[float | None, int]:
         """Fraction and label seed of the model with training seed `seed`; the dataset's where nothing is drawn."""
@@ -107,7 +108,7 @@ class Windowed(Protocol):
         """2 where there are unlabeled episodes beside the labeled, else 1."""
 
     @property
-    def known(self) -> list[int]:
+    def labeled_counts(self) -> list[int]:
         """How many labeled episodes each model has."""
 
     def describe(self) -> str:
@@ -155,7 +156,7 @@ class Data:
         return len(self.pools[0])
 
     @property
-    def known(self) -> list[int]:
+    def labeled_counts(self) -> list[int]:
         return [len(own) for own in self.labeled]
 
     def describe(self) -> str:
@@ -172,23 +173,16 @@ class Data:
         return replace(self, labeled=[own[:1] for own in self.labeled], unlabeled=[own[:1] for own in self.unlabeled])
 
 
-def load(
-    dataset: Dataset,
-    slice_name: str,
-    wanted: Labels,
-    seeds: Sequence[int],
-    unlabeled: bool,
-    window: int,
-) -> Data:
+def load(dataset: Dataset, slice_name: str, wanted: Labels, seeds: Sequence[int], unlabeled: bool, window: int) -> Data:
     """Read a slice for one model a seed; its action-free episodes only if the method wants them (`unlabeled`).
 
     The order of the episodes is that of a keyed hash, whichever of them are labeled: a draw made anew gives the very
     batches of a dataset that was split with it.
     """
-    drawn = wanted.drawn(dataset.manifest, seeds)
+    redrawn = wanted.redrawn(dataset.manifest, seeds)
     if wanted.oracle:
         pairs: list[Pair] = [(_all_known(dataset, slice_name), [])] * len(seeds)
-    elif drawn:
+    elif redrawn:
         pairs = _redrawn(dataset, slice_name, wanted, seeds)
     else:
         hidden = _ordered(dataset.episodes(slice_name, "unlabeled")) if unlabeled else []
@@ -196,7 +190,7 @@ def load(
     known, others = [pair[0] for pair in pairs], [pair[1] if unlabeled else [] for pair in pairs]
     # of the splits that are read, whichever of their episodes a seed draws: it has the heads that it has alone
     summaries = dataset.manifest.slices[slice_name].summaries
-    both = unlabeled or wanted.oracle or drawn
+    both = unlabeled or wanted.oracle or redrawn
     terminal = any(summary.ends for split, summary in summaries.items() if both or split == "labeled")
     return Data(sizes_of(dataset.manifest, slice_name, terminal), known, others, window)
 
@@ -238,12 +232,12 @@ def _redrawn(dataset: Dataset, slice_name: str, wanted: Labels, seeds: Sequence[
     episodes, draws = everything(dataset, slice_name), wanted.draws(dataset.manifest, seeds)
     pairs: dict[Draw | None, Pair] = {}
     for draw in set(draws):
-        known, others = drawn_apart(episodes, *(draw or (None, 0)))
+        known, others = parted_by_draw(episodes, *(draw or (None, 0)))
         pairs[draw] = known, [episode.stripped() for episode in others]
     return [pairs[draw] for draw in draws]
 
 
-def drawn_apart(episodes: Sequence[Episode], fraction: float | None, seed: int) -> Pair:
+def parted_by_draw(episodes: Sequence[Episode], fraction: float | None, seed: int) -> Pair:
     """The episodes whose actions a draw of the labels keeps, and the others, not stripped; both in their order."""
     known = [episode.episode_id for episode in episodes if episode.action is not None]
     drawn = labels.drawn(known, len(episodes), fraction, seed)

@@ -18,7 +18,7 @@ from lawm_data.runs import Position, Run, trained
 from lawm_data.windows import Batch, Pool, Windows
 from lawm_train import acting, cells, idm, ladders, methods, policy, results, rungs
 from lawm_train.clap import Agent
-from lawm_train.data import drawn_apart, everything
+from lawm_train.data import everything, parted_by_draw
 from lawm_train.evaluate import Evaluator, check_sizes
 from lawm_train.lawm import WorldModel
 from lawm_train.record import is_prior
@@ -77,7 +77,7 @@ def held_out(run: Run, dataset: Dataset) -> Batch:
 def draw_of(run: Run, dataset: Dataset) -> tuple[list[Episode], list[Episode]]:
     """The episodes whose actions a run read, and the others of its slice, with the actions withheld from it."""
     saved = run.config
-    return drawn_apart(everything(dataset, saved["slice"]), saved["label_frac"], saved["label_seed"])
+    return parted_by_draw(everything(dataset, saved["slice"]), saved["label_frac"], saved["label_seed"])
 
 
 def _of_model(run: Run, dataset: Dataset, world: WorldModel, inverse_dynamics: nn.Module | None = None) -> list[Rung]:
@@ -111,7 +111,7 @@ def _of_inference(
 
 
 def _of_relabeled(run: Run, dataset: Dataset, inverse_dynamics: nn.Module) -> Rung:
-    """Rung 2 of actions inferred beforehand; it alone needs the withheld ones; without, the others are walked."""
+    """Rung 2 of a method whose IDM inferred the actions; not walked where the withheld ones are missing."""
     assert isinstance(inverse_dynamics, idm.InverseDynamics)
     try:
         _, others = draw_of(run, dataset)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lawm_data import envs, rollout
 from lawm_data.config import Count
 from lawm_data.episode import Episode
 from lawm_data.errors import UserError
+from lawm_data.nets.blocks import Normalizer
 
 # Collectors start their episodes from keyed hashes of (seed, order) in [0, 2^64); evaluation from these few.
 FIRST_SEED = 1_000_000
@@ -32,12 +33,12 @@ class Config:
     every: Count = 2_500  # of the world model; a phase of more or fewer updates is evaluated as many times
 
 
-def stateless(actor: Callable[[Tensor], Tensor]) -> Act:
-    """The policy of an actor that the observation [N, B, O] alone decides for, [N, B, A]."""
+def stateless(actor: nn.Module, normalizer: Normalizer) -> Act:
+    """a = tanh(actor(o)), o normalised: nothing is carried from one observation [N, B, O] to the next."""
 
     @torch.no_grad()
     def act(observation: Tensor, first: Tensor) -> Tensor:
-        return actor(observation)
+        return torch.tanh(actor(normalizer(observation)))
 
     return act
 

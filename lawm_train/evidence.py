@@ -39,7 +39,8 @@ def write(records: Sequence[Record], folder: Path) -> set[str]:
     for path, (run, own) in zip(texts, by_run.items(), strict=True):
         kept = from_csv(path) if path.exists() else []
         _check_kept(path, kept, own)
-        went_on |= {run} if _ends(kept) != _ends(own) else set()
+        if _ends(kept) != _ends(own):
+            went_on.add(run)
     for path, text in texts.items():
         if len(text) > MOST_BYTES:
             raise UserError(f"{path}: {len(text)} bytes of evaluations, at most {MOST_BYTES}; evaluate less often")
@@ -55,9 +56,11 @@ def _ends(records: Iterable[Record]) -> set[tuple[str, int]]:
 
 
 def _check_kept(path: Path, kept: Sequence[Record], records: Sequence[Record]) -> None:
-    """A run that went on for longer has other settings, and all that was evaluated before; in the place of the score of
-    what was its last checkpoint stands the evaluation while training. That of its prior policy, which has none while
-    training, gives way to a later one.
+    """UserError where `records` of a run may not replace what was `kept` of it.
+
+    They may where the training is the same, with as many evaluations or more; or where the run went on for longer (so
+    its settings differ) and still has every evaluation but the last, which may have been scored anew since. A prior
+    policy, which is scored at the end alone, is replaced by a score of the same checkpoint or a later one.
     """
     run, now = records[0], {evaluation for record in records for evaluation in record.evaluations}
     count, before = (sum(len(record.evaluations) for record in own) for own in (records, kept))
@@ -76,7 +79,7 @@ def _check_kept(path: Path, kept: Sequence[Record], records: Sequence[Record]) -
 
 
 def _place(record: Record) -> tuple[bool, int]:
-    """Where a prior policy was scored last; a model's phase comes before the others."""
+    """How far the training was when a prior policy was scored last, to compare: the model's phase comes first."""
     return record.last.phase != PRIOR_PHASE, record.last.update
 
 
@@ -98,7 +101,7 @@ def as_csv(records: Iterable[Record]) -> str:
 def from_csv(path: Path) -> list[Record]:
     """The inverse of `as_csv`. UserError when the file is missing or no evidence."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if not rows:
             raise ValueError("no row")

@@ -137,7 +137,7 @@ class _Task:
     ) -> _Task:
         """UserError where there is no such data."""
         dataset = stream.open_dataset(cell.dataset)
-        chosen = dataset.default_slice(cell.slice)
+        chosen = dataset.choose_slice(cell.slice)
         job = Job(dataset, chosen, cell.method, range(config.runs), settings, recipe, cell.labels)
         task = cls(job, runs_root, f"{job.name}-{suffix}" if suffix else job.name, config.episodes)
         return replace(task, job=_evaluated_as_begun(job.as_begun(task.folders.values()), task.folders.values()))
@@ -179,9 +179,9 @@ class _Task:
 
 
 def _evaluated_as_begun(job: Job, runs: Iterable[Run]) -> Job:
-    """With the `train.updates` of its first run, where they are to the method how often it is evaluated alone.
+    """The job with the `train.updates` of its first run, if they only decide how often the method is evaluated.
 
-    So a grid may be asked for more of them, and leaves the cells of such methods as they are.
+    So a grid that is asked for more of them leaves the finished cells of such methods as they are.
     """
     begun = next((run.config["settings"].get("train", {}).get("updates") for run in runs if run.exists), None)
     if methods.trains_by_updates(job.method) or type(begun) is not int or begun < 1:

@@ -32,16 +32,16 @@ class Job:
     labels: Labels = Labels()
 
     @property
-    def drawn(self) -> bool:
+    def redrawn(self) -> bool:
         """Whether its labels are others than the dataset's."""
-        return self.labels.drawn(self.dataset.manifest, self.seeds)
+        return self.labels.redrawn(self.dataset.manifest, self.seeds)
 
     @property
     def splits(self) -> list[pool.Split]:
         """What the method reads, labeled before unlabeled."""
         kind = methods.kind_of(self.method)
         window = self.configs["train"].window if kind.model_based else 1
-        both = kind.unlabeled or self.labels.oracle or self.drawn
+        both = kind.unlabeled or self.labels.oracle or self.redrawn
         names = ("labeled", "unlabeled") if both else ("labeled",)
         return [pool.Split(self.dataset, self.slice_name, name, window) for name in names]
 
@@ -50,10 +50,10 @@ class Job:
         """The memory that these take whole: one copy for each draw of the labels, and where actions are inferred
         another for each seed.
         """
-        kind, drawn = methods.kind_of(self.method), self.drawn
+        kind, redrawn = methods.kind_of(self.method), self.redrawn
         draws = set(self.labels.draws(self.dataset.manifest, self.seeds))
-        parts = [draw[0] if draw and drawn and not kind.unlabeled else 1.0 for draw in draws]
-        copies = sum(parts) + len(self.seeds) * kind.at_once
+        parts = [draw[0] if draw and redrawn and not kind.unlabeled else 1.0 for draw in draws]
+        copies = sum(parts) + len(self.seeds) * kind.reads_all_first
         return copies * sum(split.size for split in self.splits) / pool.GIGABYTE
 
     @property
@@ -61,9 +61,9 @@ class Job:
         return self.gigabytes <= self.configs["train"].pool_gb
 
     @property
-    def at_once(self) -> bool:
+    def reads_all_first(self) -> bool:
         """Whether every episode has to be read before the first update."""
-        return methods.kind_of(self.method).at_once or self.labels.oracle or self.drawn
+        return methods.kind_of(self.method).reads_all_first or self.labels.oracle or self.redrawn
 
     @property
     def described(self) -> str:
@@ -98,7 +98,7 @@ class Job:
         manifest = self.dataset.manifest
         fraction, label_seed = self.labels.draw(manifest, seed)
         settings = config.as_dict(self.configs)
-        if self.at_once or self.fits:
+        if self.reads_all_first or self.fits:
             del settings["train"]["pool_gb"]  # what fits is the same in a pool of any size
         return {
             "method": self.method,
@@ -124,14 +124,14 @@ class Job:
         """
         check_labeled(self.dataset, self.slice_name, self.method)
         self._check_labels()
-        if self.at_once and not self.fits:
+        if self.reads_all_first and not self.fits:
             raise UserError(
                 f"method {self.described} reads every episode before it trains: slice "
                 f"{self.slice_name} takes {self.gigabytes:.2g} GB in memory for all seeds together, and the pool is of "
                 f"{self.configs['train'].pool_gb:g}; raise --pool-gb above that, or train fewer --seeds at a time"
             )
         withheld = self.dataset.manifest.slices[self.slice_name].splits.get("withheld")
-        if self.labels.oracle or (self.drawn and withheld):
+        if self.labels.oracle or (self.redrawn and withheld):
             self.dataset.check_withheld(self.slice_name)
 
     def _check_labels(self) -> None:

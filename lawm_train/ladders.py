@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,6 @@ from lawm_train.rungs import Rung
 FILE = "diagnostics.json"  # in a run folder
 Ladders = dict[str, list[Rung]]
 """By run."""
-
-
-def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Rung]:
-    """The rungs as `Rung._asdict` gave them."""
-    return [Rung(**row) for row in rows]
 
 
 def as_text(path: Path, walked: Iterable[Rung]) -> str:

@@ -66,9 +66,7 @@ class Config:
     reward_sigma: Positive = 0.3
     action_sigma: Positive = 0.1
     balance: Share = 0.8  # share of the state KL that trains the prior
-    free_nats: NonNegative | None = (
-        None  # of the state KL; None: 1 for medium-replay and plan2explore, else 0 (Table 2)
-    )
+    free_nats: NonNegative | None = None  # of the state KL; None: 1 in medium-replay and plan2explore, else 0 (Table 2)
     latent_free_nats: NonNegative = 0.0  # of the latent action's KL; the paper has none
     inferred_sample: bool = True  # whether u_t is drawn in action-free windows; false: it is the mean
     sample_action: bool = False  # whether actions are drawn there and in imagination; false: the decoder's mean

@@ -205,7 +205,7 @@ class Inferring:
 
     def phases(self, data: Windowed) -> list[Phase]:
         """The IDM's, then the learner's, whose data follows from the IDM as it is when the first of them begins."""
-        assert isinstance(data, Data), "see Kind.at_once"
+        assert isinstance(data, Data), "see Kind.reads_all_first"
         step = idm.steps(self.idm, self.setup.seeds, data.labeled, self.setup.train.device)
         inferred = cache(lambda: self.learner.phases(self._relabeled(data)))
 
@@ -229,14 +229,13 @@ class Kind:
     """A method.
 
     unlabeled: reads the action-free episodes; model_based: learns a world model from windows, an agent within it, where
-    others learn from single transitions; at_once: has to see every episode before it trains, so that none of them may
-    wait on disk.
+    others learn from single transitions; reads_all_first: needs every episode in memory before its first update.
     """
 
     build: Callable[[Setup], Method]
     unlabeled: bool = False
     model_based: bool = False
-    at_once: bool = False
+    reads_all_first: bool = False
 
 
 METHODS = {
@@ -244,8 +243,8 @@ METHODS = {
     "clap": Kind(ModelBased, model_based=True),
     "td3bc": Kind(_actor_critic),
     "bc": Kind(_cloning),
-    "idm-td3bc": Kind(Inferring, unlabeled=True, at_once=True),
-    "idm-clap": Kind(Inferring, unlabeled=True, model_based=True, at_once=True),
+    "idm-td3bc": Kind(Inferring, unlabeled=True, reads_all_first=True),
+    "idm-clap": Kind(Inferring, unlabeled=True, model_based=True, reads_all_first=True),
 }
 
 
@@ -257,7 +256,7 @@ def kind_of(name: str) -> Kind:
 
 
 def trains_by_updates(name: str) -> bool:
-    """Whether `train.updates` are updates of a method; to the others they say how often it is evaluated, alone."""
+    """Whether a method does `train.updates` updates; for others they only decide how often it is evaluated."""
     return kind_of(name).model_based
 
 
@@ -283,7 +282,7 @@ def check(name: str, labels: Labels) -> None:
     if labels.oracle and name.startswith(INFERRED):
         learner = name.removeprefix(INFERRED)
         raise UserError(f"--oracle gives every action, so {name} has none to infer; take --method {learner}")
-    if labels.oracle and labels.redrawn:
+    if labels.oracle and labels.named:
         raise UserError("--oracle labels every episode, so there is nothing for --label-frac or --label-seed to draw")
 
 

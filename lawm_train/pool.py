@@ -149,8 +149,9 @@ class MovingWindows:
         window: int,
         counts: Sequence[int],
         device: str,
-        even: bool = True,
+        even: bool,
     ):
+        """See `Windows`."""
         self.readers, self.seeds, self.how = readers, seeds, (window, counts, device, even)
         self.windows: Windows | None = None
 
@@ -182,7 +183,7 @@ class Moving:
         return len(self.splits)
 
     @property
-    def known(self) -> list[int]:
+    def labeled_counts(self) -> list[int]:
         return [self.splits[0].trajectories] * self.models
 
     def describe(self) -> str:
@@ -203,12 +204,9 @@ class Moving:
     def sample(self) -> Data:
         """Zeros, as what an update costs depends on sizes alone: nothing is fetched for them."""
         window = self.splits[0].window
-        observation, action = (
-            np.zeros((window, size), np.float32) for size in (self.sizes.observation, self.sizes.action)
-        )
-        episode = Episode(
-            np.pad(observation, ((0, 1), (0, 0))), action, np.zeros(window, np.float32), False, "zeros", "", 0, 0
-        )
+        observation = np.zeros((window + 1, self.sizes.observation), np.float32)
+        action, reward = np.zeros((window, self.sizes.action), np.float32), np.zeros(window, np.float32)
+        episode = Episode(observation, action, reward, terminal=False, env="zeros", source="", seed=0, order=0)
         unlabeled = [episode.stripped()] if self.kinds == 2 else []
         return Data(self.sizes, [[episode]] * self.models, [unlabeled] * self.models, window)
 
@@ -229,7 +227,9 @@ def moving(splits: Sequence[Split], models: int, pool_gb: float) -> Moving:
 
 
 def _shares(sizes: Sequence[float], budget: float) -> list[float]:
-    """Bytes to hold of each split at a time: all that fits an equal part of what is left, else half of that part."""
+    """Bytes to hold of each split at a time, smallest first: all of one that fits an equal part of what is left,
+    half of that part of others, as their next generation is loaded meanwhile.
+    """
     shares = [0.0] * len(sizes)
     by_size = sorted(range(len(sizes)), key=sizes.__getitem__)
     for rank, k in enumerate(by_size):

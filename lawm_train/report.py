@@ -37,7 +37,7 @@ def write(
 
     Returns the report's text. paths: run folders, and evidence, by its files or their folder; reference: a return to
     draw as a line, such as the data's mean; keep: the folder where each run leaves its evidence; ours: the method whose
-    differences from the others are told. UserError when no run was evaluated yet, or none is of `ours` where it was
+    paired differences are made. UserError when no run was evaluated yet, or none is of `ours` where it was
     named.
     """
     if keep and keep.resolve() == out.resolve():
@@ -53,15 +53,18 @@ def write(
     for why, runs in without.items():
         click.echo(f"left out, {why}: {', '.join(run.name for run in runs)}", err=True)
     walked = _ladders(paths)
-    told = Told(records, walked, results.settings_of(paths, records), ours)
-    text = as_markdown(told)
+    material = Material(records, walked, results.settings_of(paths, records), ours)
+    text = as_markdown(material)
     if keep:
-        _keep(told, keep)
+        _keep(material, keep)
     files.write_text(out / TEXT, text)
-    files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(told.pooled)))
+    files.write_text(out / "table1.csv", tables.table_1_csv(cells.of(material.pooled)))
     files.write_text(out / SCORES, evidence.as_csv(records))
-    files.write_bytes(out / "curves.png", plots.curves(told.pooled, reference))
-    pictures = {"fractions.png": plots.fractions(told.pooled), "ladder.png": ladders.draw(walked) if walked else None}
+    files.write_bytes(out / "curves.png", plots.curves(material.pooled, reference))
+    pictures = {
+        "fractions.png": plots.fractions(material.pooled),
+        "ladder.png": ladders.draw(walked) if walked else None,
+    }
     for name, picture in pictures.items():
         if picture:
             files.write_bytes(out / name, picture)
@@ -71,8 +74,8 @@ def write(
 
 
 @dataclass(frozen=True)
-class Told:
-    """What tables are made of. settings: by digest, those that are known; ours: whose differences are told."""
+class Material:
+    """What tables are made of. settings: by digest, those that are known; ours: whose differences the tables have."""
 
     records: Sequence[Record]
     walked: Ladders
@@ -94,22 +97,22 @@ def _is_report(path: Path) -> bool:
     return (path / TEXT).is_file() and (path / SCORES).is_file()
 
 
-def _keep(told: Told, folder: Path) -> None:
+def _keep(material: Material, folder: Path) -> None:
     """What runs leave as evidence: each its evaluations and the ladder of its last checkpoint; their settings once."""
-    stale = evidence.write(told.records, folder)
-    for digest in {record.settings for record in told.records} & told.settings.keys():
-        files.write_json(results.settings_file(folder, digest), told.settings[digest])
-    for run in {record.run for record in told.records}:
+    stale = evidence.write(material.records, folder)
+    for digest in {record.settings for record in material.records} & material.settings.keys():
+        files.write_json(results.settings_file(folder, digest), material.settings[digest])
+    for run in {record.run for record in material.records}:
         kept = folder / f"{run}-ladder.json"
-        if run in told.walked:
-            files.write_json(kept, [rung._asdict() for rung in told.walked[run]])
+        if run in material.walked:
+            files.write_json(kept, [rung._asdict() for rung in material.walked[run]])
         elif run in stale:
             kept.unlink(missing_ok=True)
 
 
-def as_markdown(told: Told) -> str:
+def as_markdown(material: Material) -> str:
     """Every table, each under its heading; those without a row are left out. UserError as `write`'s."""
-    made = {name: make(told) for name, (_, make) in _TABLES.items()}
+    made = {name: make(material) for name, (_, make) in _TABLES.items()}
     return "\n\n".join(f"## {_TABLES[name][0]}\n\n{text}" for name, text in made.items() if text) + "\n"
 
 
@@ -146,8 +149,8 @@ def regenerated(text: str, folder: Path) -> str:
                 raise UserError(f"{begin.strip()}: no evidence {folder / pattern}; `lawm-train report --evidence`")
         records, _ = results.gather(paths)
         walked = _ladders(paths) if name == "ladder" else {}
-        told = Told(records, walked, results.settings_of(paths, records), ours or tables.OURS)
-        return f"{begin}{_TABLES[name][1](told)}\n{end}"
+        material = Material(records, walked, results.settings_of(paths, records), ours or tables.OURS)
+        return f"{begin}{_TABLES[name][1](material)}\n{end}"
 
     return _BLOCK.sub(table, text)
 
@@ -155,7 +158,7 @@ def regenerated(text: str, folder: Path) -> str:
 def update(path: Path) -> None:
     """Make the tables of a Markdown file anew; evidence is found beside the file. UserError when it has none."""
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as text ({error}); name a Markdown file") from None
     if not _BLOCK.search(text):
@@ -165,21 +168,21 @@ def update(path: Path) -> None:
     files.write_text(path, regenerated(text, path.parent))
 
 
-_TABLES: dict[str, tuple[str, Callable[[Told], str]]] = {
+_TABLES: dict[str, tuple[str, Callable[[Material], str]]] = {
     "table1": (
         "Table 1: return / 10 of the last checkpoint, mean ± std over runs (the paper's figure)",
-        lambda told: tables.table_1(cells.of(told.pooled)),
+        lambda material: tables.table_1(cells.of(material.pooled)),
     ),
-    "cells": ("Cells", lambda told: tables.cell_table(cells.of(told.pooled))),
+    "cells": ("Cells", lambda material: tables.cell_table(cells.of(material.pooled))),
     "paired": (
         "Paired differences of raw returns",
-        lambda told: tables.paired_table(cells.of(told.pooled), _known(told.ours, told.records)),
+        lambda material: tables.paired_table(cells.of(material.pooled), _known(material.ours, material.records)),
     ),
-    "evaluations": ("Returns while training", lambda told: tables.evaluation_table(told.pooled)),
-    "kept": ("What runs keep of their best evaluation", lambda told: tables.kept_table(told.records)),
-    "runs": ("Runs", lambda told: tables.run_table(told.records)),
-    "ladder": ("Ladder of diagnostics", lambda told: ladders.as_table(told.walked)),
-    "settings": ("Settings", lambda told: _settings(told.settings, told.records)),
+    "evaluations": ("Returns while training", lambda material: tables.evaluation_table(material.pooled)),
+    "kept": ("What runs keep of their best evaluation", lambda material: tables.kept_table(material.records)),
+    "runs": ("Runs", lambda material: tables.run_table(material.records)),
+    "ladder": ("Ladder of diagnostics", lambda material: ladders.as_table(material.walked)),
+    "settings": ("Settings", lambda material: _settings(material.settings, material.records)),
 }
 """By the name in a marker: heading, and how it is made."""
 
@@ -210,7 +213,7 @@ def _ladders(paths: Sequence[Path]) -> Ladders:
                     f"left out, {file}: not of the last checkpoint that was evaluated; diagnose the run again", err=True
                 )
                 continue
-            found[path] = ladders.from_json(read if kept else read["rungs"])
+            found[path] = [Rung(**row) for row in (read if kept else read["rungs"])]
         except (KeyError, TypeError):
             raise UserError(
                 f"{file}: no ladder as `lawm-train diagnose` writes it now; diagnose the run again"
@@ -232,8 +235,8 @@ def _settings(settings: Mapping[str, dict[str, Any]], records: Sequence[Record])
     if len(named) < 2 or not known.keys() & named.keys():
         return ""
     base = next(digest for digest in named if digest in known)
-    told = {digest: _unlike(known[digest], known[base]) for digest in known}
-    rows = [[digest[:SHORT], run, told.get(digest, "known by its digest alone")] for digest, run in named.items()]
+    unlike = {digest: _unlike(known[digest], known[base]) for digest in known}
+    rows = [[digest[:SHORT], run, unlike.get(digest, "known by its digest alone")] for digest, run in named.items()]
     return tables.markdown(["settings", "first run", f"unlike {base[:SHORT]}"], rows)
 
 

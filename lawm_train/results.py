@@ -12,7 +12,7 @@ from typing import Any
 from lawm_data import files
 from lawm_data.errors import UserError
 from lawm_data.parsing import parse
-from lawm_data.runs import Run, why_untold
+from lawm_data.runs import Run, why_unscored
 from lawm_train import evidence
 from lawm_train.record import ORACLE, PRIOR, PRIOR_PHASE, STOPPED, Evaluation, Record
 
@@ -58,7 +58,7 @@ def gather(paths: Iterable[Path]) -> tuple[list[Record], dict[str, list[Path]]]:
     for path in paths:
         if path.suffix == ".csv":
             records += evidence.from_csv(path)
-        elif reason := why_untold(path):
+        elif reason := why_unscored(path):
             without.setdefault(reason, []).append(path)
         elif Run(path).config["repeat"] is None:  # finished or stopped
             without.setdefault(NO_SIMULATOR, []).append(path)
@@ -158,9 +158,11 @@ def _constants(run: Run) -> Record:
 
 
 def _method(saved: dict[str, Any]) -> str:
+    """As `Record.method`."""
     prior = saved["settings"]["model"]["prior"]
     learns_a_model = saved["method"].removeprefix("idm-") in ("lawm", "clap")
-    return saved["method"] + ORACLE * saved["oracle"] + (f" {prior}-prior" if prior and learns_a_model else "")
+    oracle = ORACLE if saved["oracle"] else ""
+    return saved["method"] + oracle + (f" {prior}-prior" if prior and learns_a_model else "")
 
 
 def _scored(path: Path, policy: str, phases: list[str]) -> Evaluation | None:

@@ -124,7 +124,7 @@ def inferred_actions(
 
 
 def relabeled_actions(inverse_dynamics: idm.InverseDynamics, hidden: Sequence[Episode]) -> Rung:
-    """Rung 2 of a method whose actions an IDM told before it trained: R^2 of that IDM, which none is beside."""
+    """Rung 2 of a method that trained on actions which an IDM inferred: R^2 of that IDM, compared with none."""
     figures = {SUPERVISED: _r_squared_of(idm_actions(inverse_dynamics, hidden), hidden)}
     return Rung(INFERRED, figures, {}, None, "told beforehand by its IDM, which learned from the same labels")
 

@@ -62,7 +62,7 @@ class Dataset:
         """What was opened, for the first line that a command prints."""
         return self.source.describe()
 
-    def default_slice(self, name: str | None = None) -> str:
+    def choose_slice(self, name: str | None = None) -> str:
         """`name`, or medium-replay, or the only slice there is; UserError lists the slices."""
         return self.manifest.choose(name, self.describe())
 
@@ -84,7 +84,7 @@ class Dataset:
         """
         if split not in SPLITS:
             raise ValueError(f"split is '{split}', expected one of {SPLITS}")
-        paths = self.manifest.slices[self.default_slice(slice_)].splits.get(split, [])
+        paths = self.manifest.slices[self.choose_slice(slice_)].splits.get(split, [])
         return self.read(paths, with_actions and split == "unlabeled")
 
     def check_withheld(self, slice_: str) -> None:

@@ -182,15 +182,16 @@ def _series(run: Record) -> tuple[str, ...]:
 
 
 def _asked(own: Mapping[Column, Cell], column: Column) -> bool:
-    """Whether a place has a column, or should have: none should have another's settings of a method, nor the method
-    alone beside several settings of it.
+    """Whether a row of Table 1 has or wants a cell in this column; where it does not, the cell is blank.
+
+    A column of certain settings is wanted only where they were run, one of a method alone where no settings of it are.
     """
     return column in own or not (column.settings or column.method in {there.method for there in own})
 
 
 def _compared(own: Mapping[Column, Cell], ours: str) -> Iterator[tuple[Cell, Cell]]:
-    """Ours and each other method, where it can be with the same settings; then a method's other settings and its
-    first.
+    """Pairs to compare: ours with each other method, of the same settings if there are such; then, of each method with
+    several settings, the others with the first.
     """
     by_method: dict[str, list[Cell]] = {}
     for cell in own.values():

@@ -98,8 +98,7 @@ class Agent(nn.Module):
 
     def policy(self) -> Act:
         """Acts as the actor does, the averaged one if there is one, without noise."""
-        actor = self.actor if self.averaged is None else self.averaged
-        return stateless(lambda observation: torch.tanh(actor(self.normalizer(observation))))
+        return stateless(self.actor if self.averaged is None else self.averaged, self.normalizer)
 
     def _descend(self, name: str, loss: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
         loss = loss.mean(1)

@@ -81,7 +81,7 @@ def _train(job: Job, runs: list[Run], place: int | None) -> None:
     method = build(job, data)
     phases = method.phases(data)
     evaluator = _evaluator(job)
-    for run, seed, labeled in zip(runs, job.seeds, data.known, strict=True):
+    for run, seed, labeled in zip(runs, job.seeds, data.labeled_counts, strict=True):
         run.begin(job.run_config(seed, data.sizes, labeled), job.length, job.defaults)
     start, spent = shared_position(runs), [0.0] * len(runs)
     assert start is not None, "see side_by_side"
@@ -241,12 +241,13 @@ class _Loop:
         for k, _ in self.session.going:
             if not alive[k]:
                 self._stop(k, update, "an action")
+        means = []
         for k, run in self.session.going:
-            mean = sum(returns[k]) / len(returns[k])
+            means.append(sum(returns[k]) / len(returns[k]))
+            place = {"phase": self.phase.name, "update": update}
             rounded = [round(value, 3) for value in returns[k]]
-            row = {"kind": "evaluate", "phase": self.phase.name, "update": update, "mean": mean, "returns": rounded}
-            run.log(row)
-        return "return " + " ".join(f"{sum(returns[k]) / len(returns[k]):.0f}" for k, _ in self.session.going)
+            run.log({"kind": "evaluate", **place, "mean": means[-1], "returns": rounded})
+        return "return " + " ".join(f"{mean:.0f}" for mean in means)
 
 
 def _log_cost(session: _Session, phase: Phase) -> None:
@@ -266,11 +267,11 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
         done = 0 if number > start.phase else start.update if number == start.phase else phase.updates
         left += (phase.updates - done) * _seconds(copy, device)
     episodes = job.dataset.manifest.slices[job.slice_name].statistics["episodes"]
-    seeds = f"seed{'s' * (len(job.seeds) > 1)} {', '.join(map(str, job.seeds))}"
+    seeds = f"{'seeds' if len(job.seeds) > 1 else 'seed'} {', '.join(map(str, job.seeds))}"
     updates = " + ".join(f"{phase.updates} {phase.name} updates" for phase in phases)
     return (
         f"recipe {job.recipe}, slice {job.slice_name} ({job.dataset.describe()}), "
-        f"method {job.described}, {distinct(data.known)} of {episodes:g} episodes labeled, "
+        f"method {job.described}, {distinct(data.labeled_counts)} of {episodes:g} episodes labeled, "
         f"{seeds}, {data.describe()}, {updates}: "
         f"about {max(left / 60, 0.1):.1f} min"
         + (f" left, continuing at update {start.update} of phase {phases[start.phase].name}" if start != START else "")
@@ -278,6 +279,6 @@ def _announcement(job: Job, data: Windowed, phases: list[Phase], start: Position
 
 
 def _seconds(phase: Phase, device: str) -> float:
-    """Of an update; where its courses are recorded (see `Captured`), once all have been: two turns of each."""
+    """Of an update; where updates are recorded (see `Captured`), after a warm-up that has recorded each of a period."""
     turns = phase.period if torch.device(device).type in captured.RECORDERS else 1
     return seconds_per_update(phase, device, TIMED_UPDATES * turns, repeats=1)

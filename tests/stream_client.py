@@ -29,7 +29,7 @@ def fingerprints(episodes: Iterable[Episode]) -> list[list[str]]:
 
 def main(where: str, cache: str | None, with_actions: bool) -> None:
     dataset = open_dataset(where, Path(cache) if cache else None)
-    slice_ = dataset.default_slice()
+    slice_ = dataset.choose_slice()
     read = {
         split: fingerprints(dataset.episodes(slice_, split, with_actions=with_actions))
         for split in ("labeled", "unlabeled", "validation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -146,3 +147,31 @@ def test_random_episodes_come_in_whole_rounds_wherever_a_collection_is_cut(tmp_p
     first = np.stack([episode.action[0] for episode in whole[5:10]])
     np.testing.assert_array_equal(first, drawn(np.zeros((5, 3)), np.ones(5, bool)).astype(np.float32))
     assert "first 10 episodes random" in Store(tmp_path / "whole" / "raw").meta(ENV, "dreamer")["collected"]
+
+
+@pytest.mark.parametrize(
+    ("how", "to_all", "begun"),
+    [(signal.SIGINT, True, "meta.json"), (signal.SIGTERM, True, "meta.json"), (signal.SIGTERM, False, "0/000000.h5")],
+)
+def test_a_signal_ends_collectors_and_what_they_started_in_one_line(
+    tmp_path: Path, how: signal.Signals, to_all: bool, begun: str
+) -> None:
+    """Also while the processes of the seeds still import, and as a terminal does, which sends it to all of them."""
+    words = ["collect", "--env", ENV, "--policy", "random", "--seeds", "2", "--episodes", "100000", "--root", "."]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lawm_data.cli", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not (tmp_path / "raw" / ENV / "random" / begun).exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    (os.killpg if to_all else os.kill)(process.pid, how)
+    _, errors = process.communicate(timeout=60)  # all who hold the pipe have ended
+    assert process.returncode == 128 + how, errors
+    lines = [line for line in errors.splitlines() if line.strip() and "episode" not in line]
+    assert lines == ["interrupted: run the same command again to continue"], errors

@@ -24,6 +24,7 @@ from lawm_data.collect import Config, collect, rounds
 from lawm_data.dreamer import Dreamer
 from lawm_data.errors import UserError
 from lawm_data.learner import Learner, kept_policies
+from lawm_data.nets.blocks import Noise
 from lawm_data.runs import Position, Run
 from lawm_data.store import Store
 from lawm_data.windows import Windows
@@ -190,6 +191,24 @@ def test_every_round_has_noise_of_its_own_and_every_seed_a_dreamer(
         fresh = Dreamer(TINY, [seed], spec.observation_size, spec.action_size)
         assert all(torch.equal(x, fresh.state_dict()[name]) for name, x in learner.agent.state_dict().items())
     assert not torch.equal(*(next(learner.agent.actor.parameters()) for learner in learners))
+
+
+def test_a_collector_draws_by_its_own_seed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ensemble, the noise of acting and learning, its windows: else collectors would explore alike."""
+    collect(tmp_path, ENV, made(policy="random", episodes=2))
+    store, asked = Store(tmp_path / "raw"), []
+
+    def noted(kind: type, place: int) -> Any:
+        return lambda *given: asked.append((kind.__name__, given[place])) or kind(*given)
+
+    for kind, place in ((plan2explore.Disagreement, 1), (Noise, 0), (Windows, 1)):
+        monkeypatch.setattr(f"lawm_data.learner.{kind.__name__}", noted(kind, place))
+    explore = plan2explore.Config(members=2, units=4, layers=1)
+    one = Learner(envs.spec(ENV, 50), TINY, explore, 3, Run(tmp_path / "other"), "cpu", 1)
+    one.policy(2)
+    one._remember(store.read(store.rows(ENV)))
+    one._updates(range(2), lambda share: None)
+    assert asked == [("Disagreement", [3]), ("Noise", [3]), ("Windows", [3]), *[("Noise", [3])] * 2 * TINY.updates]
 
 
 def test_what_does_not_belong_together_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:

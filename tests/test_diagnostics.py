@@ -557,6 +557,42 @@ def test_5_takes_a_score_of_the_prior_only_where_it_is_of_this_model(method, pha
     assert diagnostics._logged_of_prior(run, Position(*position)) == ([(7.0,)] if logged else [])
 
 
+def test_5_to_7_ask_each_policy_in_the_simulator_of_the_data(monkeypatch):
+    world, agent = SimpleNamespace(policy=lambda: "prior"), SimpleNamespace(policy=lambda width=1.0: width)
+    asked = []
+
+    class Simulator:
+        def __init__(self, *how):
+            self.how = how
+
+        def run(self, policy):
+            asked.append((policy, *self.how))
+            return [[policy]]
+
+        def returns(self, policy):
+            return [[float(len(asked))] for _ in self.run(policy)]
+
+    def explored(agent, episodes, replay):
+        asked.append((*episodes, replay))
+        return rungs.not_walked("6 exploitation", "")
+
+    monkeypatch.setattr(diagnostics, "Evaluator", Simulator)
+    monkeypatch.setattr(diagnostics, "_logged_of_prior", lambda *_: [])
+    monkeypatch.setattr(acting, "exploitation", explored)
+    monkeypatch.setattr(acting, "replay_in", lambda env: env)
+    monkeypatch.setattr(envs, "make", lambda *how: how)
+    slices = {"medium": SimpleNamespace(statistics={"mean": 7.0, "median": 8.0})}
+    manifest = SimpleNamespace(env="pendulum-swingup", repeat=50, observation_size=3, action_size=1, slices=slices)
+    data, run = SimpleNamespace(manifest=manifest, describe=lambda: "made"), SimpleNamespace(config={"slice": "medium"})
+    fifth, _, seventh = diagnostics._of_agent(run, data, world, agent, Position(1, 1))
+    own = manifest.env, manifest.repeat
+    widths = [(width, *own, 1, diagnostics.WIDTH_EPISODES) for width in acting.WIDTHS]
+    replayed = [(1.0, *own, 1, acting.EPISODES), (1.0, own)]
+    assert asked == [("prior", *own, 1, diagnostics.PRIOR_EPISODES), *replayed, *widths]
+    assert (fifth.figures["return"], fifth.figures["data mean"]) == (1.0, 7.0)
+    assert list(seventh.figures.values())[:3] == [4.0, 5.0, 6.0]
+
+
 def test_a_dataset_without_validation_episodes_is_one_line(dataset):
     (run,) = train.train(job(dataset), Path("runs"))
     none = {

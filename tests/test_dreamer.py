@@ -177,7 +177,7 @@ def test_members_come_to_agree_on_what_they_have_seen():
     assert ensemble(feat, action).mean() < ensemble(other, action).mean() - 0.5
 
 
-def test_acting_carries_its_state_and_samples_only_when_told():
+def test_acting_carries_its_state_and_samples():
     model = agent()
     observation = Noise([0], "observation", 0).normal(3, 4, OBSERVATION)
     first, later = torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
@@ -185,9 +185,19 @@ def test_acting_carries_its_state_and_samples_only_when_told():
     def act(policy):
         return torch.stack([policy(o, later if t else first) for t, o in enumerate(observation)])
 
-    calm, again = act(model.policy()), act(model.policy())
-    assert torch.equal(calm, again)
-    drawn, same = act(model.policy(Noise([0], "act", 0))), act(model.policy(Noise([0], "act", 0)))
-    assert torch.equal(drawn, same) and not torch.equal(drawn, calm)
-    fresh = model.policy()(observation[2], first)
-    assert not torch.equal(fresh, calm[2])
+    drawn, same, other = (act(model.policy(Noise([0], "act", step))) for step in (0, 0, 1))
+    assert torch.equal(drawn, same) and not torch.equal(drawn, other)
+    noise = Noise([0], "act", 0)
+    for _ in range(2):  # as many draws as came before the third action
+        noise.normal(1, 4, ACTION)
+    fresh = model.policy(noise)(observation[2], first)
+    assert not torch.equal(fresh, drawn[2])
+
+
+def test_acting_draws_from_the_policy_that_is_trained():
+    model = agent()
+    policy = model.policy(Noise([0], "act", 0))
+    acted = policy(Noise([0], "observation", 0).normal(1, 4, OBSERVATION)[0], torch.ones(1, 4, dtype=torch.bool))
+    mean, std = dists.bounded_gaussian(model.actor(policy.state.feat))
+    noise = Noise([0], "act", 0).normal(1, 4, ACTION)[0]
+    torch.testing.assert_close(acted, torch.tanh(mean + std * noise))

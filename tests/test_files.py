@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,23 @@ def test_a_disk_without_locks_is_told_in_one_line(tmp_path: Path, monkeypatch: p
     told = r"cannot be locked .*; name one on a local disk with --root"
     with pytest.raises(UserError, match=told), files.lock(tmp_path):
         pass
+
+
+def test_text_is_read_as_it_was_written_whatever_the_locale(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "recipe.yaml", "split: {quota: 7}  # 20 ± 3\n")
+    files.write_bytes(tmp_path / "card.json", '{"credits": "Müller"}'.encode())
+    program = (
+        "from pathlib import Path; from lawm_data import config, files, slicing;"
+        "print(config.load('recipe.yaml', [], {'split': slicing.Config}, {})['split'].quota,"
+        "ascii(files.read_json(Path('card.json'))))"
+    )
+    old = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, **old}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == r"7 {'credits': 'M\xfcller'}", done.stderr

@@ -10,13 +10,17 @@ import sys
 import pytest
 
 from lawm_data.errors import UserError
-from lawm_data.labels import labeled
+from lawm_data.labels import drawn
 from lawm_data.store import Row
 
 
 def rows(count: int, with_actions: int | None = None) -> list[Row]:
     known = count if with_actions is None else with_actions
     return [Row("walker-walk", "made", 0, k, 500, 1.0, False, k < known, None) for k in range(count)]
+
+
+def labeled(rows: list[Row], fraction: float | None, seed: int) -> set[str]:
+    return drawn([row.episode_id for row in rows if row.has_action], len(rows), fraction, seed)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +53,9 @@ def test_independent_of_order_and_of_process() -> None:
     names = labeled(random.Random(1).sample(rows(200), 200), 0.05, 0)
     assert names == labeled(rows(200), 0.05, 0)
     code = (
-        "from lawm_data.labels import labeled; from lawm_data.store import Row;"
-        "rows = [Row('walker-walk', 'made', 0, k, 500, 1.0, False, True, None) for k in range(200)];"
-        "print(*sorted(labeled(rows, 0.05, 0)))"
+        "from lawm_data.labels import drawn;"
+        "names = [f'walker-walk/made/0/{k:06d}' for k in range(200)];"
+        "print(*sorted(drawn(names, 200, 0.05, 0)))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}

@@ -244,7 +244,7 @@ def test_statistics_are_those_of_what_the_method_trains_on(folder, method):
     whole = train.load_data(moving_job(folder, [0, 1], method, ["train.pool_gb=1"]))
     assert isinstance(whole, Data)
     found = train.load_data(moving_job(folder, [0, 1], method, [small]))
-    assert isinstance(found, pool.Moving) and found.known == whole.known == [6, 6]
+    assert isinstance(found, pool.Moving) and found.labeled_counts == whole.labeled_counts == [6, 6]
     assert found.sizes == whole.sizes and found.kinds == whole.kinds
     for ours, theirs in zip(found.statistics(), whole.statistics(), strict=True):
         torch.testing.assert_close(ours, theirs)

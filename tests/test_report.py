@@ -96,6 +96,17 @@ def test_last_and_best_are_separate_and_a_run_that_lost_is_marked(runs):
     assert "| unfinished | 90.0 | 4 |" in row(text, "| f | BC |")
 
 
+def test_a_run_that_never_earned_has_lost_nothing(tmp_path):
+    text = tables.run_table(records([make_run(tmp_path / "a", "lawm", 0, [0, 0])]))
+    assert row(text, "| a |").split(" | ")[9] == "1.00"
+
+
+def test_a_cell_costs_the_mean_time_and_the_most_memory_of_its_runs(runs):
+    measured = {0: {"seconds": 60.0, "memory_mb": 700}, 1: {"seconds": 180.0, "memory_mb": 500}}
+    found = [replace(one, **measured[one.seed]) for one in records(runs[:2])]
+    assert "| 2.0 (2 side by side) | 700 |" in row(tables.cell_table(cells.of(found)), "| LAWM |")
+
+
 def test_returns_while_training_are_means_of_runs_that_were_all_evaluated_then(runs, tmp_path):
     other = {"settings": {"model": {"prior": None}, "train": {"batch": 32}}}
     named = [
@@ -477,6 +488,7 @@ def test_the_score_of_the_last_checkpoint_stands_for_its_evaluation(runs):
     files.write_json(runs[0] / "evaluation-prior.json", score | {"returns": [22.0]})
     agent, prior = records(runs[:1])
     assert agent.last.returns == (111.1,) * 100 and [e.mean for e in prior.evaluations] == [22]
+    assert [e.update for e in agent.evaluations] == [1, 2, 3], "what was evaluated while training is no other"
     files.write_json(runs[0] / "evaluation-agent.json", score | {"phase": 0})
     assert records(runs[:1])[0].last.mean == 200, "an earlier checkpoint's"
     files.write_json(runs[0] / "evaluation-prior.json", score | {"update": 2, "returns": [22.0]})

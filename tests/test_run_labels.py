@@ -187,5 +187,5 @@ def test_where_every_action_is_kept_seeds_share_one_copy_of_the_episodes(folder)
     asked = job(folder("whole"), "bc", [0, 1, 2], labels=Labels(seed="own"))
     data = train.load_data(asked)
     assert all(own is data.labeled[0] for own in data.labeled) and len({id(p) for ps in data.pools for p in ps}) == 1
-    assert asked.gigabytes == job(folder("whole"), "bc").gigabytes and not asked.at_once
+    assert asked.gigabytes == job(folder("whole"), "bc").gigabytes and not asked.reads_all_first
     assert [asked.asked(seed)["label_seed"] for seed in (0, 1, 2)] == [0, 0, 0]

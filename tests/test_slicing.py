@@ -74,6 +74,18 @@ def test_recordings_with_actions_are_all_taken_where_they_fill_half_of_the_quota
     assert (sum(one.has_action for one in part.rows) == known) == all_taken
 
 
+def test_history_is_read_in_the_order_of_its_collector() -> None:
+    rows = history([0.0] * 30 + [1000.0] * 15 + [0.0] * 50)
+    part = cut(random.Random(0).sample(rows, len(rows)), "walker-walk", Config(validation=0))["medium-replay"]
+    assert sorted(one.order for one in part.rows) == list(range(30))
+
+
+def test_rollouts_of_kept_policies_are_no_part_of_a_trailing_history() -> None:
+    rows = history([400.0] * 10, source="dreamer") + history([400.0] * 30, source="topup")
+    trailing = Config(validation=0, rules=Rules(medium=Rule(history="trailing")))
+    assert {one.source for one in cut(rows, "walker-walk", trailing)["medium"].rows} == {"dreamer"}
+
+
 def test_a_mean_at_the_cap_does_not_exceed_it() -> None:
     part = cut(history([585.0] * 30), "walker-walk", Config(validation=0))["medium-replay"]
     assert len(part.rows) == 30
@@ -85,8 +97,9 @@ def test_what_is_left_of_a_quota_goes_to_the_first_collectors() -> None:
     assert [sum(one.seed == seed for one in part.rows) for seed in range(3)] == [21, 21, 20]
 
 
-def test_each_collector_has_its_own_history() -> None:
-    fast, slow = history([1000.0] * 40 + [0.0] * 40), history([0.0] * 80, seed=1)
+@pytest.mark.parametrize("another", [{"seed": 1}, {"source": "other"}])
+def test_each_collector_has_its_own_history(another: dict[str, object]) -> None:
+    fast, slow = history([1000.0] * 40 + [0.0] * 40), history([0.0] * 80, **another)
     part = cut(fast + slow, "walker-walk", Config(validation=0))["medium-replay"]
     assert ids(part.rows) == ids(slow)
 
@@ -127,6 +140,10 @@ def test_the_draw_depends_on_names_and_seed_alone() -> None:
     other = cut(rows, "walker-walk", Config(quota=50, slice_seed=1))["medium-replay"]
     assert ids(first.rows) == ids(same.rows) != ids(other.rows)
     assert ids(first.validation_rows) == ids(same.validation_rows)
+    held_out, others = (
+        cut(rows, "walker-walk", Config(quota=300, slice_seed=seed))["medium-replay"].validation_rows for seed in (0, 1)
+    )
+    assert ids(held_out) != ids(others), "of a slice that leaves nothing over"
 
 
 def test_validation_is_what_the_quota_leaves_over() -> None:
@@ -178,7 +195,8 @@ def test_foreign_data_are_all_medium_replay_until_the_recipe_names_returns() -> 
 
 
 def test_other_tasks_of_the_suite_have_the_suite_scale() -> None:
-    assert rules_of("reacher-easy", Rules())["expert"] == Rule(750, None, "all")
+    medium, replay, expert = Rule(300, 700, "all"), Rule(None, 600, "trailing"), Rule(750, None, "all")
+    assert rules_of("reacher-easy", Rules()) == {"medium": medium, "medium-replay": replay, "expert": expert}
 
 
 def test_a_recipe_changes_only_what_it_names() -> None:

@@ -335,6 +335,15 @@ def test_what_another_source_holds_too_is_taken_once(tmp_path: Path) -> None:
     assert len({episode.observation.tobytes() for episode in episodes}) == len(episodes) == 45
 
 
+def test_recordings_that_earn_alike_are_not_the_same(tmp_path: Path) -> None:
+    """As where nothing is earned: some have actions, the others have none."""
+    known = [replace(one, reward=np.zeros_like(one.reward)) for one in made(20)]
+    store(tmp_path, known)
+    store(tmp_path, [replace(one, source="video", observation=one.observation + 1).stripped() for one in known])
+    split(tmp_path)
+    assert Manifest.load(tmp_path / "dataset" / "custom-made").slices["medium-replay"].found == 40
+
+
 @pytest.mark.parametrize("left", [files.PARTIAL, files.REPLACED])
 def test_what_a_killed_split_left_is_no_dataset_and_the_old_one_comes_back(tmp_path: Path, left: str) -> None:
     store(tmp_path, made(40))

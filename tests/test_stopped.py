@@ -66,7 +66,7 @@ def test_weights_that_the_last_update_broke_are_neither_saved_nor_evaluated(data
         return method
 
     monkeypatch.setattr(
-        train, "build", lambda job, data: fragile(job, data) if len(data.known) == 2 else build(job, data)
+        train, "build", lambda job, data: fragile(job, data) if len(data.labeled_counts) == 2 else build(job, data)
     )
     healthy, stopped = train.train(job(dataset, seeds=[0, 1]), tmp_path)
     assert healthy.finished and stopped.stopped["term"] == "a weight" and stopped.stopped["update"] == 10

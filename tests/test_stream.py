@@ -47,7 +47,7 @@ def flip_a_byte(path: Path) -> None:
 
 def test_folder_gives_back_what_was_written(folder: Path) -> None:
     dataset = open_dataset(str(folder))
-    assert dataset.revision is None and list(dataset.manifest.slices) == [SLICE] and dataset.default_slice() == SLICE
+    assert dataset.revision is None and list(dataset.manifest.slices) == [SLICE] and dataset.choose_slice() == SLICE
     assert str(folder) in dataset.describe()
     for split, written in {"labeled": LABELED, "unlabeled": STRIPPED, "validation": VALIDATION}.items():
         assert fingerprints(dataset.episodes(SLICE, split)) == fingerprints(written)
@@ -74,7 +74,7 @@ def test_shard_order_is_a_pure_function_of_seed_and_digest(tmp_path: Path) -> No
 def test_default_slice(tmp_path: Path) -> None:
     make_dataset(tmp_path / "one", EPISODES, slice_="expert")
     dataset = open_dataset(str(tmp_path / "one"))
-    assert dataset.default_slice() == "expert"
+    assert dataset.choose_slice() == "expert"
     with pytest.raises(UserError, match="no slice 'medium'.*there is expert"):
         dataset.episodes("medium", "labeled")
 

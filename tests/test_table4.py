@@ -6,13 +6,14 @@ import json
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from given import run, succeed
 from helpers import random_episode
 from PIL import Image
 from test_split import made, store
 
-from lawm_data import slicing, table4
+from lawm_data import slicing, statistics, table4
 from lawm_data.episode import Episode
 from lawm_data.store import Store
 
@@ -61,6 +62,16 @@ def test_stats_print_the_distance_to_table_4(root: Path) -> None:
     assert len(below) == 2 and below[0].split() == ["env", "slice", *table4.COLUMNS]
     differences = [f"{ours[key] - paper[key]:+.1f}" for key in table4.COLUMNS]
     assert below[1].split() == ["walker-walk", "medium-replay", *differences]
+
+
+def test_the_raw_history_by_hand(tmp_path: Path) -> None:
+    episodes = [episode if episode.order < 10 else episode.stripped() for episode in made(30)]
+    store(tmp_path, episodes)
+    (row,) = statistics.collect_stats(tmp_path)["raw"]
+    returns = [episode.episode_return for episode in episodes]
+    assert [row[key] for key in ("episodes", "with_actions", "steps")] == [30, 10, 30 * 30]
+    last = {"mean": np.mean(returns), "min": min(returns), "max": max(returns), "last20": np.mean(returns[-20:])}
+    assert {key: row[key] for key in last} == pytest.approx(last)
 
 
 def test_the_card_shows_the_papers_row_beside_ours(root: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,15 +111,53 @@ def test_kept_policies_take_turns_round_by_round_also_when_cut(
 
 
 def test_a_policy_is_judged_by_the_returns_since_the_one_before_it() -> None:
-    rows = [row(order, 100.0 * (order >= 25)) for order in range(50)]
-    kept = {25: Path("policy-000025"), 50: Path("policy-000050")}
-    assert topup._policies(kept, rows, Rule(90.0, 110.0), "") == [Path("policy-000050")]
+    rows = [row(order, float(order)) for order in range(50)]
+    kept = {order: Path(f"policy-{order:06d}") for order in (25, 50)}
+    for order, mean in ((25, 12.0), (50, 37.0)):
+        assert topup._policies(kept, rows, Rule(mean, mean), "") == [kept[order]]
 
 
 def test_a_policy_of_more_episodes_than_the_history_has_is_not_rolled_out() -> None:
     rows = [row(order, 100.0) for order in range(30)]
     kept = {order: Path(f"policy-{order:06d}") for order in (25, 50)}
     assert topup._policies(kept, rows, Rule(90.0, 110.0), "") == [kept[25]]
+
+
+def test_what_counts_is_what_fits_within_tries_from_where_it_goes_on(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of collector 3, behind 100 rollouts that were there; each round has noise of its own."""
+    root, rolled, noises = copied(history, tmp_path), [], []
+    rows = [replace(row, seed=3) for row in Store(root / "raw").rows(ENV)]
+    run_of(root).path.rename(run_of(root).path.with_name(f"collect-{ENV}-dreamer-s3"))
+
+    def record(*given: Any) -> list[Any]:
+        rolled.extend(given[-1])
+        return [SimpleNamespace(episode_return=2500.0 if order % 2 else 0.0) for order in given[-1]]
+
+    monkeypatch.setattr(topup, "record", record)
+    monkeypatch.setattr(topup, "Noise", lambda seeds, stream, step: noises.append((seeds, stream)))
+    monkeypatch.setattr(topup, "_policies", lambda *_: [Path("kept")])
+    monkeypatch.setattr(topup, "load_kept", lambda *_: None)
+    monkeypatch.setattr(Store, "resume", lambda *_: 100)
+    monkeypatch.setattr(Store, "commit", lambda *_: None)
+    for rule, rounds in ((ANY, 3), (Rule(min_return=3000.0), 6)):
+        rolled.clear(), noises.clear()
+        said = topup._fill(root, rows, rule, 50, 53, "")
+        assert rolled == list(range(100, 100 + 2 * rounds)) and ("3 still missing" in said) == (rounds == 6)
+        assert noises == [([3], f"top-up/{order}") for order in rolled[::2]]
+
+
+def test_a_recording_that_is_there_twice_takes_no_share(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, asked = copied(history, tmp_path), []
+    store = Store(root / "raw")
+    again = [replace(episode, source="other") for episode in store.read(store.rows(ENV)[:20])]
+    store.create(ENV, "other", store.meta(ENV, "dreamer") | {"collected": "made for a test"}, again)
+    monkeypatch.setattr(topup, "_fill", lambda *given: asked.append(given[3:5]) or "")
+    topup.top_up(root, ENV, "medium", split(57))
+    assert asked == [(50, 57)]
 
 
 def test_what_split_would_leave_out_fills_no_share(history: Path, tmp_path: Path) -> None:

@@ -66,17 +66,20 @@ def run(
     files.sweep(folder.parent)
     if spec and len(recording.layout) > 1:
         unknown = {name for name, _ in recording.layout} - {name for name, _ in spec.layout}
-        recording.notes += [f"left out, as {env} does not observe it: {', '.join(sorted(unknown))}"] if unknown else []
+        if unknown:
+            recording.notes.append(f"left out, as {env} does not observe it: {', '.join(sorted(unknown))}")
     collected = f"imported from {', '.join(path.name for path in paths)} ({format_name}, {recording.digest})"
     part = [f"of its episodes {only}"] if only != ":" else []
-    part += ["without those that cannot be used"] if skip_bad else []
+    if skip_bad:
+        part.append("without those that cannot be used")
     meta = _shape(recording, spec, store, env, paths[0]) | {
         "collected": _as_text("; ".join([collected, *recording.notes, *part])),
         "credits": _as_text("; ".join(filter(None, [recording.credits, credit]))) or None,
         "slice": slice_name,
         "only": only,
     }
-    meta |= {"skip_bad": True} if skip_bad else {}  # which older versions do not know
+    if skip_bad:
+        meta["skip_bad"] = True  # a key that older versions do not know
     if source in store.sources(env):
         _check_same(folder, store.meta(env, source), meta, credit)
         click.echo(f"{folder}: these episodes are imported already, nothing added")

@@ -77,7 +77,7 @@ class Aime:
 
     def __init__(self, paths: list[Path]) -> None:
         self.members = sorted((member for path in paths for member in _members(path)), key=lambda m: m.number)
-        for one, other in zip(self.members, self.members[1:], strict=False):
+        for one, other in pairwise(self.members):
             if one.number == other.number:
                 raise UserError(f"{other.where}: {one.where} has the same number; name each part once")
         self.count = len(self.members)

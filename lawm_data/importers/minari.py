@@ -106,8 +106,9 @@ class Minari:
             check_names({part for part, _ in _layout(episode, where)}, layout, where)
         found = _trajectory(episode, layout, source, where)
         if _is_flat(episode) != self.flat:
-            kinds = ("one array", "several by name")[:: 1 if self.flat else -1]
-            raise UserError(f"{where}: observes {kinds[1]}, the first episode {kinds[0]}; import them apart")
+            flat, named = "one array", "several by name"
+            here, first = (named, flat) if self.flat else (flat, named)
+            raise UserError(f"{where}: observes {here}, the first episode {first}; import them apart")
         return found
 
 

@@ -6,6 +6,7 @@ Shapes: N models (seeds), E members of an ensemble, T time, B batch, F features.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,14 +24,14 @@ class Init:
     Every `Init` of a seed begins with the same draws: modules made by several share them, differently scaled.
     """
 
-    def __init__(self, seeds: Sequence[int], members: int = 1):
+    def __init__(self, seeds: Sequence[int]):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.members = members
+        self.members = 1
 
     def ensemble(self, members: int) -> Init:
         """The same generators, each drawing for `members` models in turn."""
-        other = Init([], members)
-        other.generators = self.generators
+        other = copy.copy(self)
+        other.members = members
         return other
 
     def uniform(self, shape: tuple[int, ...], bound: float) -> nn.Parameter:
@@ -166,14 +167,12 @@ class Noise:
 
     def normal(self, time: int, batch: int, size: int) -> Tensor:
         """[T, N, B, size]"""
-        return torch.stack([self._draw(g, time, batch, size) for g in self.generators], dim=1)
+        drawn = [torch.randn(time, batch, size, generator=g, device=self.device) for g in self.generators]
+        return torch.stack(drawn, dim=1)
 
     def uniform(self, batch: int, size: int) -> Tensor:
         """[N, B, size] in [0, 1)"""
         return torch.stack([torch.rand(batch, size, generator=g, device=self.device) for g in self.generators])
-
-    def _draw(self, generator: torch.Generator, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=self.device)
 
 
 def _mix(seed: int, stream: str, step: int) -> int:

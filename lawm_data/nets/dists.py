@@ -21,9 +21,18 @@ class Gaussian(NamedTuple):
 
 
 def gaussian(parameters: Tensor, least: float = LEAST_STD) -> Gaussian:
-    """[..., 2 F] -> the mean, and `bounded_std` of the rest."""
+    """A network's output [..., 2 F] -> mean and standard deviation, [..., F] each.
+
+    The latter is 2 sigmoid(x / 2) + least: in (0.1, 2.1), 1.1 at zero (argmax-ai/aime, aime/models/ssm.py).
+    """
     mean, raw = parameters.chunk(2, -1)
-    return Gaussian(mean, bounded_std(raw, least))
+    return Gaussian(mean, 2 * torch.sigmoid(raw / 2) + least)
+
+
+def bounded_gaussian(parameters: Tensor, bound: float = 5.0, least: float = LEAST_STD) -> Gaussian:
+    """As `gaussian`, the mean within +-bound, for what a tanh follows: beyond +-5 it has hardly any gradient."""
+    mean, std = gaussian(parameters, least)
+    return Gaussian(bound * torch.tanh(mean / bound), std)
 
 
 def gaussian_nll(mean: Tensor, value: Tensor, sigma: float) -> Tensor:
@@ -41,20 +50,6 @@ def kl_gaussian(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor
 def kl_standard(mean: Tensor, std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, I)) in nats."""
     return (std.square() + mean.square() - 1).sum(-1) / 2 - std.log().sum(-1)
-
-
-def bounded_std(x: Tensor, least: float = LEAST_STD) -> Tensor:
-    """2 sigmoid(x / 2) + least: standard deviations in (0.1, 2.1), 1.1 at zero (argmax-ai/aime, aime/models/ssm.py)."""
-    return 2 * torch.sigmoid(x / 2) + least
-
-
-def bounded_gaussian(x: Tensor, bound: float = 5.0, least: float = LEAST_STD) -> tuple[Tensor, Tensor]:
-    """Before a tanh, [..., 2 F] -> [..., F] each: the mean within +-bound, and bounded_std.
-
-    Beyond +-5 a tanh has hardly any gradient.
-    """
-    mean, raw = x.chunk(2, -1)
-    return bound * torch.tanh(mean / bound), bounded_std(raw, least)
 
 
 def tanh_gaussian(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

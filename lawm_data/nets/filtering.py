@@ -135,8 +135,8 @@ class _Node(torch.autograd.Function):
 
 @fused
 def drawn(parameters: Tensor, noise: Tensor, before: Tensor, least: float) -> tuple[Tensor, ...]:
-    """`before` with a sample of the Gaussian behind it; sample, mean, standard deviation as `bounded_std` gives it, and
-    its curve, which the gradient needs.
+    """[before, sample]; sample, mean and std of the Gaussian that `dists.gaussian` makes of the parameters; its curve,
+    which the gradient needs. [N, B, .] each.
     """
     mean, raw = parameters.chunk(2, -1)
     curve = torch.tanh(raw * 0.25)  # 2 sigmoid(x / 2) = 1 + tanh(x / 4)

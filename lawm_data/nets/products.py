@@ -42,9 +42,10 @@ def multiplying(precision: Products, device: torch.device | str) -> Iterator[Non
 
 @contextmanager
 def step_by_step(h: Tensor) -> Iterator[None]:
-    """Within, a loop's products on states like `h` [N, B, D]: in float32 by PyTorch's choice, but for large exact ones.
+    """Within, the products of a loop over states shaped as `h` [N, B, D] are float32 products of MKL on a CPU.
 
-    Where oneDNN rounds, it does so to the weights at every step, which costs what it gains even at the paper's sizes.
+    Only large ones, where oneDNN does not round, keep the setting of `multiplying`. Where oneDNN rounds, it rounds the
+    weights anew at every step, which costs what it gains even at the paper's sizes.
     """
     models, rows, size = h.shape
     if h.device.type == "cpu" and (2 * models * rows * size**2 < SMALL or not rounding_is_exact()):

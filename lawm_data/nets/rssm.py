@@ -39,7 +39,7 @@ class State(NamedTuple):
 
 
 class Start(nn.Module):
-    """The deterministic state before a window or an episode: zero, or learned from there on, within +-1 as a GRU's."""
+    """The deterministic state before a window or an episode: zero, or tanh of learned weights that begin at zero."""
 
     def __init__(self, init: Init, deter: int, learned: bool):
         super().__init__()

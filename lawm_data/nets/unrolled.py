@@ -33,7 +33,8 @@ class UnrolledMLP:
             sizes = [weights[0].shape[1] - given.shape[-1], given.shape[-1]]
             weights[0], self.given_weight = _parts(weights[0], sizes)
             self.projected = over_time(lambda x: torch.baddbmm(linear[0].bias, x, self.given_weight), given).unbind()
-        self.blocks = [_Block(w, one.bias, two) for w, one, two in zip(weights, linear, norm, strict=False)]
+        layers = zip(weights, linear, norm, strict=False)  # behind a last Linear there is no norm
+        self.blocks = [_Block(weight, layer.bias, own) for weight, layer, own in layers]
         self.last = _Linear(weights[-1], linear[-1].bias) if len(linear) > len(norm) else None
 
     def forward(self, x: Tensor, t: int) -> Tensor:
@@ -120,7 +121,7 @@ class _Block:
         x, before, mean, rstd, normed, y = self.steps.pop()
         gradient, into = _activated_backward(gradient, before, mean, rstd, y, self.scale)
         self.back.append((x, gradient, into, *_needed(self.scale, before, mean, rstd, normed)))
-        return _times(into, self.transposed, onto)
+        return torch.bmm(into, self.transposed) if onto is None else torch.baddbmm(onto, into, self.transposed)
 
     def gradients(self) -> list[Tensor]:
         """Of weight, bias, scale and shift; keeps `into`, the gradient of Linear's result."""
@@ -158,10 +159,6 @@ def _parts(weight: Tensor, inputs: list[int]) -> list[Tensor]:
 def _applied(scale: Tensor) -> Tensor:
     """A norm's scale or shift [N, 1, F] as its kernel takes it: [F] of one model, which it can apply itself."""
     return scale[0, 0] if len(scale) == 1 else scale
-
-
-def _times(x: Tensor, weight: Tensor, onto: Tensor | None) -> Tensor:
-    return torch.bmm(x, weight) if onto is None else torch.baddbmm(onto, x, weight)
 
 
 def _rows(back: list[tuple[Tensor, ...]]) -> list[Tensor]:

@@ -16,7 +16,6 @@ import transfer
 
 from lawm_data import files
 from lawm_data.bench import echoed, header, markdown
-from lawm_data.checkout import code_commit
 
 
 @click.command()
@@ -46,7 +45,7 @@ def main(gb: float, repeats: int, threads: int, out: Path | None) -> None:
         rows += echoed(learning.rows())
         torch.set_num_threads(1)  # processor time of several threads says nothing
         rows += echoed(ratios.rows(learning))
-    text = markdown(header(code_commit(), load, threads), rows)
+    text = markdown(header(load, threads), rows)
     click.echo(text)
     if out:
         files.write_text(out, text)
