@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from collections.abc import Iterator
@@ -29,9 +30,10 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno != errno.ENOSPC:
                 raise
-            click.echo(f"error: {error.filename}: {error.strerror}; check this path", err=True)
+            place = error.filename or "standard output"  # a full disk is told of files by `files.user_errors`
+            click.echo(f"error: {place}: {error.strerror}; check this path", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as error:
             click.echo("\ninterrupted: run the same command again to continue", err=True)
@@ -220,7 +222,8 @@ def push(
 
     folder = _place(dataset, env, root)
     workspace = root if dataset is None else files.workspace_of(dataset)
-    with files.lock(workspace) if workspace else nullcontext():
+    locked = workspace is not None and files.is_writable(workspace / ".lock")  # else nobody writes there meanwhile
+    with files.lock(workspace) if workspace and locked else nullcontext():
         publish.push(folder, repo, private=private, tag=tag, with_actions=with_actions)
 
 

@@ -109,6 +109,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; restore it, or make it again") from None
+    except PermissionError:
+        raise UserError(f"{path}: may not be read; change its permissions") from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); restore it or make it again") from None
 

@@ -27,6 +27,8 @@ def opened(file: Path | IO[bytes], where: str) -> Iterator[h5py.File]:
             yield opened_file
     except FileNotFoundError:
         raise UserError(f"{where}: no such file; check the path") from None
+    except PermissionError:
+        raise UserError(f"{where}: may not be read; change its permissions") from None
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py raises all five on damaged bytes
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: not readable as HDF5 ({reason}); copy or download it again") from error

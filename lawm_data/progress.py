@@ -16,7 +16,9 @@ class Bar(tqdm):
     """A tqdm bar that draws ten times a second on a terminal, and seldom into a file, which keeps every line."""
 
     def __init__(self, *args: Any, **options: Any):
-        if not sys.stderr.isatty():
+        if sys.stderr is None:  # closed by who started this
+            options["disable"] = True
+        elif not sys.stderr.isatty():
             options |= {"mininterval": FILE_INTERVAL, "maxinterval": FILE_INTERVAL, "miniters": 1}
         super().__init__(*args, dynamic_ncols=True, **options)
         self.said = -math.inf

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lawm_data import files
+from lawm_data import files, hdf5
 from lawm_data.errors import UserError
 
 
@@ -66,3 +66,17 @@ def test_text_is_read_as_it_was_written_whatever_the_locale(tmp_path: Path) -> N
         [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, **old}, capture_output=True, text=True
     )
     assert done.stdout.strip() == r"7 {'credits': 'M\xfcller'}", done.stderr
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in, as root may read everything."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("h5py.File", refuse)
+    with pytest.raises(UserError, match="may not be read; change its permissions"):
+        files.read_json(tmp_path / "lawm.json")
+    with pytest.raises(UserError, match="may not be read; change its permissions"), hdf5.opened(tmp_path / "0.h5", "0"):
+        pass

@@ -67,3 +67,11 @@ def test_silent_bar_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in bar:
             bar.say("return 1")
     assert screen.getvalue() == ""
+
+
+def test_where_standard_error_is_closed_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with Bar(total=2) as bar:
+        bar.update()
+        bar.say("nothing")
+        assert bar.disable
