@@ -147,7 +147,8 @@ def inferred(world):
 def test_2_inferred_actions_as_good_as_a_supervised_idm_pass(trained):
     rung = inferred(trained[0])
     assert rung.passed and 0.5 < rung.figures["R2 inferred"] <= 1 and 0.5 < rung.figures["R2 supervised IDM"] <= 1
-    assert rung.figures["R2 without o'"] < 0.5
+    assert rung.figures["R2 without o'"] < rung.figures["R2 drawn"] < rung.figures["R2 inferred"]
+    assert rung.figures["R2 without o'"] < 0.5 < rung.figures["KL(q(u|s,o')) nats"]
 
 
 def test_2_where_neither_tells_more_than_the_mean_nothing_is_inferred(trained, monkeypatch):
@@ -162,6 +163,14 @@ def test_2_an_inference_that_sees_nothing_fails(trained):
     rung = inferred(trained[0])
     assert not rung.passed and rung.figures["R2 inferred"] < 0.5 and "worse than an IDM" in rung.verdict
     assert rung.figures["R2 inferred"] == pytest.approx(rung.figures["R2 without o'"], abs=1e-5)
+
+
+def test_2_a_collapsed_inference_fails_however_well_the_prior_s_mean_tells_the_actions(trained, monkeypatch):
+    last(trained[0].inverse_dynamics).weight.zero_()
+    last(trained[0].inverse_dynamics).bias.zero_()  # standard deviations of 1.1
+    monkeypatch.setattr(rungs, "r_squared", lambda *_: 0.9)
+    rung = inferred(trained[0])
+    assert not rung.passed and rung.figures["KL(q(u|s,o')) nats"] < 0.1 and "is the prior" in rung.verdict
 
 
 def test_3_a_model_that_learned_passes_and_needs_its_actions(trained):
