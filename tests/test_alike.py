@@ -48,6 +48,12 @@ def test_how_often_a_method_is_evaluated_keeps_no_runs_apart(tmp_path, method, w
     assert len(columns(runs(tmp_path / "clap", "clap", OLD, longer))) == 2
 
 
+def test_a_pool_that_moved_keeps_runs_apart_from_those_that_held_all(tmp_path):
+    """Also one of the default's size, which is not told where all fits."""
+    moving = {**OLD, "train": {"batch": 16, "pool_gb": 4.0}}
+    assert sorted(columns(runs(tmp_path, "lawm", OLD, moving)).values()) == [1, 1]
+
+
 def test_settings_of_few_sections_are_filled_too(tmp_path):
     assert columns(runs(tmp_path, "lawm", {"model": {"prior": None}}, {"model": {"prior": None}, "agent": {}})) == {
         "LAWM": 2

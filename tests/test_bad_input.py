@@ -161,6 +161,7 @@ IMPORT: list[Row] = [
 ]
 
 FOUR = {"up": np.zeros((4, 1)), "inner": {"down": np.zeros((4, 1))}}
+THIRTY = {"up": np.zeros((30, 1)), "inner": {"down": np.zeros((30, 1))}}
 MINARI, LAOM = f"lawm-data import minari set {CUSTOM}", f"lawm-data import laom laom.hdf5 {CUSTOM}"
 METADATA = "set/data/metadata.json"
 DISCRETE = {"action_space": {"type": "Discrete", "n": 3, "start": 0}}
@@ -186,6 +187,7 @@ SOURCES: list[Row] = [
     ("minari-part", minari(observations={"up": IMAGES}), MINARI, ["episode_2", "'inner/down'", "found up"]),
     ("minari-short", minari(rewards=np.zeros(3)), MINARI, ["episode_2", "unequal lengths", "rewards 3"]),
     ("minari-observations", minari(observations=FOUR), MINARI, ["episode_2", "unequal lengths", "T + 1"]),
+    ("minari-more", minari(observations=THIRTY), MINARI, ["episode_2", "30 observations and 20 rewards"]),
     ("minari-array", minari(observations=np.zeros((21, 2))), MINARI, ["episode_2", "one array", "import them apart"]),
     ("minari-range", minari({"action_space": box(0, 0.01)}), MINARI, ["episode_0", "action row", "[0, 0.01]", "clip"]),
     ("minari-early-end", minari(terminations=np.arange(20) == 3), MINARI, ["episode_2", "terminations", "row 3"]),

@@ -146,6 +146,7 @@ def inferred(world):
 
 def test_2_inferred_actions_as_good_as_a_supervised_idm_pass(trained):
     rung = inferred(trained[0])
+    assert list(rung.bounds.values()) == [(0.9 * rung.figures["R2 supervised IDM"], None), (0.5, None)]
     assert rung.passed and 0.5 < rung.figures["R2 inferred"] <= 1 and 0.5 < rung.figures["R2 supervised IDM"] <= 1
     assert rung.figures["R2 without o'"] < rung.figures["R2 drawn"] < rung.figures["R2 inferred"]
     assert rung.figures["R2 without o'"] < 0.5 < rung.figures["KL(q(u|s,o')) nats"]
@@ -155,6 +156,15 @@ def test_2_where_neither_tells_more_than_the_mean_nothing_is_inferred(trained, m
     monkeypatch.setattr(rungs, "r_squared", lambda *_: -0.5)
     rung = inferred(trained[0])
     assert not rung.passed and rung.bounds["R2 inferred"] == (0, None) and "label more episodes" in rung.verdict
+
+
+def test_2_the_reference_is_normalised_by_the_rows_that_it_learns_from(trained, monkeypatch):
+    fitted, fit = [], idm.fit
+    monkeypatch.setattr(idm, "fit", lambda *given: fitted.append(given) or fit(*given))
+    inferred(trained[0])
+    ((_, learned, normalizer),) = fitted
+    rows = np.concatenate([episode.observation for episode in learned])
+    np.testing.assert_allclose(normalizer.mean[0, 0], rows.mean(0), atol=1e-5)
 
 
 def test_2_an_inference_that_sees_nothing_fails(trained):
@@ -264,6 +274,7 @@ def test_4_posteriors_that_fill_the_prior_pass(trained):
     world, _, batch = trained
     rung = rungs.latent_moments(world, batch, infers=True)
     assert rung.passed and len(rung.figures) == 6, rung
+    assert list(rung.bounds.values()) == [(None, 0.5), (None, 2)] * 3
     feat = world.observe(batch, rungs.SilentNoise()).states.feat[:-1]
     inferred = world.infer_unlabeled(feat, world.embed(batch.observation)[1:])  # from the next observation
     mean = inferred.mean.mean((0, 1, 2))  # in units of N(0, I)
@@ -305,7 +316,7 @@ def prior_rung(world):
 
 def test_5_a_prior_that_acts_like_the_data_passes(trained):
     rung = prior_rung(trained[0])
-    assert rung.passed, rung
+    assert rung.passed and rung.bounds == {"ratio": (0.8, None)}, rung
 
 
 def test_5_a_broken_decoder_fails(trained):
@@ -322,6 +333,7 @@ def test_6_what_a_faithful_model_imagines_is_earned(trained):
     agent = trained[1]
     rung = exploitation(agent)
     assert rung.passed and 0.8 < rung.figures["imagined / replayed"] < 1.25, rung
+    assert list(rung.bounds.values()) == [(None, 1.3)] * 2
     assert rung.figures["Monte-Carlo return"] > 10 * rung.figures["replayed reward"] / acting.HORIZON
 
 
@@ -348,6 +360,13 @@ def test_6_critics_that_promise_returns_fail(trained):
     last(agent.targets).bias += 500
     rung = exploitation(agent)
     assert not rung.passed and rung.verdict.startswith("the critics promise more")
+
+
+def test_6_critics_that_promise_less_than_nothing_do_not_fail(trained):
+    agent = trained[1]
+    last(agent.targets).bias -= 500
+    rung = exploitation(agent)
+    assert rung.passed and rung.figures["value / Monte-Carlo"] < 0, rung
 
 
 def test_6_values_that_count_entropy_are_not_set_against_what_is_earned(trained, monkeypatch):
@@ -462,11 +481,12 @@ def test_states_are_those_that_the_agent_acted_on(trained):
 
 
 def test_a_replay_of_the_recorded_actions_earns_the_recorded_rewards():
-    env = envs.make("pendulum-swingup", 50)
+    env = envs.make("walker-walk", 50)
     rng = np.random.default_rng(0)
-    act = lambda observation, first: rng.uniform(-1, 1, (len(observation), 1))  # noqa: E731
-    calls = {"env": "pendulum-swingup", "source": "evaluate", "seed": 0}
+    act = lambda observation, first: rng.uniform(-1, 1, (len(observation), 6))  # noqa: E731
+    calls = {"env": "walker-walk", "source": "evaluate", "seed": 0}
     (episode,) = rollout.episodes([env], act, [FIRST_SEED + 4], first_order=4, **calls)
+    assert len(set(episode.reward.tolist())) == 20
     replay = acting.replay_in(env)
     beyond = np.concatenate([episode.action[18:], episode.action[:9]])
     assert replay(episode, 18, beyond) == pytest.approx(episode.reward[18:].sum()), "it ends where the episode does"
@@ -494,6 +514,24 @@ def test_a_run_is_judged_by_its_own_draw_of_labels(dataset):
     assert ids == {episode.episode_id for episode in data.labeled[0]}
     assert {e.episode_id for e in hidden} == {e.episode_id for e in data.unlabeled[0]}
     assert all(episode.action is not None for episode in hidden)
+
+
+def test_2_the_reference_learns_from_what_the_run_read_and_is_judged_on_the_rest(dataset, monkeypatch):
+    (run,) = train.train(job(dataset, "lawm"), Path("runs"))
+    given = []
+    monkeypatch.setattr(rungs, "inferred_actions", lambda world, *parts: given.extend(parts[:2]))
+    with torch.no_grad():
+        diagnostics._of_model(run, dataset, policy.load(run, run.newest).modules["world"])
+    names = [[episode.episode_id for episode in part] for part in (*given, *diagnostics.draw_of(run, dataset))]
+    assert names[:2] == names[2:] and all(episode.action is not None for episode in given[1])
+
+
+def test_of_an_oracle_nothing_is_judged_of_inference(dataset):
+    (run,) = train.train(job(dataset, "lawm", labels=Labels(oracle=True)), Path("runs"))
+    with torch.no_grad():
+        _, second, *others = diagnostics._of_model(run, dataset, policy.load(run, run.newest).modules["world"])
+    assert second.passed is None
+    assert not any("inferred" in figure or "o'" in figure for rung in others for figure in rung.figures)
 
 
 def walked_of_model(episodes):

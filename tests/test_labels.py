@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from lawm_data.draw import rank
 from lawm_data.errors import UserError
 from lawm_data.labels import drawn
 from lawm_data.store import Row
@@ -67,6 +68,12 @@ def test_another_seed_is_another_draw() -> None:
     draws = [labeled(rows(200), 0.5, seed) for seed in range(20)]
     shared = [len(a & b) for a, b in zip(draws, draws[1:], strict=False)]
     assert all(abs(count - 50) < 25 for count in shared), "two draws of a half share about a quarter"
+
+
+def test_a_draw_for_another_purpose_is_another_draw() -> None:
+    names = [row.episode_id for row in rows(200)]
+    one, other = (sorted(names, key=lambda name: rank(purpose, 0, name))[:100] for purpose in ("label", "slice"))
+    assert abs(len({*one} & {*other}) - 50) < 25
 
 
 def test_only_what_has_actions_is_labeled_and_never_more() -> None:

@@ -209,10 +209,11 @@ def regression(mlp, x):
     return (mlp(x) - x.sum(-1, keepdim=True)).square().mean((1, 2))
 
 
-def test_optimizer_equals_adam_with_clipped_gradients_on_a_lone_model():
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_optimizer_equals_adamw_with_clipped_gradients_on_a_lone_model(decay):
     ours, theirs = MLP(Init([0]), 3, 8, 1, 1), MLP(Init([0]), 3, 8, 1, 1)
-    optimizer = Optimizer([ours], 1, lr=1e-2, clip=0.1)
-    adam = torch.optim.Adam(theirs.parameters(), lr=1e-2)
+    optimizer = Optimizer([ours], 1, lr=1e-2, clip=0.1, decay=decay)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=decay)
     for step in range(5):
         x = drawn(1, 16, 3, seed=step).float()
         optimizer.step(regression(ours, x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -39,6 +40,8 @@ def test_a_score_over_more_episodes_of_the_same_checkpoint_stays(run):
     kept = (run.path / "evaluation-agent.json").read_bytes()
     told = scoring.score(run.path, 5)
     assert "over 8 episodes" in told and "kept" in told and (run.path / "evaluation-agent.json").read_bytes() == kept
+    score = results.Score.of(run.path, "agent")
+    assert score is not None and (score.mean, score.std) == (3.5, pytest.approx(np.std(range(8))))
     assert "over 9 episodes" in scoring.score(run.path, 9) and scoring.is_scored(run, 9)
 
 

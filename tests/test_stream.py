@@ -57,7 +57,7 @@ def test_folder_gives_back_what_was_written(folder: Path) -> None:
 
 def test_shard_order_is_a_pure_function_of_seed_and_digest(tmp_path: Path) -> None:
     make_dataset(tmp_path / "a", EPISODES, per_shard=2)
-    make_dataset(tmp_path / "b", EPISODES[:-1], per_shard=2)
+    make_dataset(tmp_path / "b", EPISODES, per_shard=2, note="another digest")
     one, same, other = (open_dataset(str(tmp_path / name)) for name in "aab")
 
     def shuffled(dataset: Dataset, seed: int) -> list[str]:
@@ -68,7 +68,7 @@ def test_shard_order_is_a_pure_function_of_seed_and_digest(tmp_path: Path) -> No
     assert ids(one.episodes(SLICE, "unlabeled")) == [episode.episode_id for episode in UNLABELED]
     assert len({tuple(order) for order in orders}) > 1
     assert all(sorted(order) == sorted(orders[0]) for order in orders)
-    assert shuffled(other, 3)[:8] != orders[3][:8]
+    assert shuffled(other, 3) != orders[3]
 
 
 def test_default_slice(tmp_path: Path) -> None:
