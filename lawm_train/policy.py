@@ -79,13 +79,17 @@ class Policy:
     def unscale_action(self, action: np.ndarray) -> np.ndarray:
         """An action [..., A] in the units of the recordings that it was learned from: -1 is their least, 1 their most.
 
-        ValueError where the dataset does not know them (`action_bounds` in its lawm.json).
+        float64, as bounds may have more digits than float32. ValueError for an action of another size, and where the
+        dataset does not know its bounds (`action_bounds` in its lawm.json).
         """
         bounds = self.description["about"].get("action_bounds")
         if not bounds:
             raise ValueError("the dataset of this policy does not say what -1 and 1 were when it was recorded")
-        low, high = np.array(bounds, np.float32).T
-        return np.clip(low + (action + 1) / 2 * (high - low), low, high)  # which rounding would leave
+        given = np.asarray(action, np.float64)
+        if given.shape[-1:] != (len(bounds),):
+            raise ValueError(f"action has shape {given.shape}, expected (..., {len(bounds)})")
+        low, high = np.array(bounds, np.float64).T
+        return np.clip(low + (given + 1) / 2 * (high - low), low, high)  # which rounding would leave
 
 
 def acting(method: Method, policy: str, where: str) -> Act:

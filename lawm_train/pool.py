@@ -5,8 +5,8 @@
 
 Every epoch permutes the shards of a split; consecutive ones make a generation. While one is in use the next is fetched,
 checked and packed in the background, so the pool holds two, and beside them the one shard that is being packed. A
-generation is used until each of its steps was drawn once on average: over an epoch every trajectory gives the same
-number of windows. A split that fits into its part of the pool is one generation for ever.
+generation is used until each of its steps was drawn once on average: over an epoch a trajectory gives windows in
+proportion to its length. A split that fits into its part of the pool is one generation for ever.
 
 Which shards are held at a batch is a pure function of the dataset's digest, of what a pool of which size reads of it,
 and of the batch's number, the same for all seeds: a resumed run reads the generation that it needs and none before. The

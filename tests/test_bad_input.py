@@ -106,10 +106,12 @@ IMPORT: list[Row] = [
     ("aime-other-env", aime(), "lawm-data import aime 3.hdf5 --env walker-walk", ["3.hdf5", "'orientations'", "--env"]),
     ("aime-late", late_aime, f"lawm-data import aime buffer {CUSTOM}", ["12.hdf5", "observation row 4"]),
     ("aime-early-end", aime(is_terminal=at(4, 1)), AIME, ["3.hdf5", "is_terminal is true in row 4", "split it there"]),
+    ("aime-unmarked", aime(is_last=at(4, 1)), AIME, ["3.hdf5", "is_last is true in row 4", "no is_first in the next"]),
     ("aime-flag", aime(is_first=at(4, np.nan)), AIME, ["3.hdf5", "'is_first' is nan in row 4", "0 or 1"]),
     ("d4rl-flag", d4rl(terminals=lambda a: at(25, np.nan)(a * 1.0)), D4RL, ["'terminals' is nan in row 25", "0 or 1"]),
     ("d4rl-nan-observation", d4rl(observations=at(4, np.nan)), D4RL, ["bad.hdf5", "observation row 4", "not finite"]),
     ("d4rl-nan-later", d4rl(observations=at(24, np.nan)), D4RL, ["rows 20..26", "observation row 24", "not finite"]),
+    ("d4rl-nan-next", d4rl(next_observations=at(19, np.nan)), D4RL, ["next_observations row 19 is not finite"]),
     ("d4rl-huge", d4rl(rewards=at(25, 1e30)), D4RL, ["reward row 25 is 1e+30, beyond 1e+15"]),
     ("d4rl-string", d4rl(rewards=lambda a: a.astype("S")), D4RL, ["'rewards' is of type |S", "expected numbers"]),
     (

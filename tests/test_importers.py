@@ -250,7 +250,7 @@ def test_a_huge_zip_member_is_refused_unread(tmp_path: Path, monkeypatch: pytest
 
 def test_too_long_an_episode_for_the_env_is_refused(tmp_path: Path) -> None:
     arrays = {key: np.repeat(array, 26, axis=0) for key, array in walker_arrays().items()}
-    arrays["is_first"][1:] = 0
+    arrays["is_first"][1:] = arrays["is_last"][:-1] = 0
     with pytest.raises(UserError, match=r"0\.hdf5: 545 steps.*500 at action repeat 2"):
         imported(tmp_path / "raw", "aime", write(tmp_path / "0.hdf5", arrays), env="walker-walk")
 

@@ -121,6 +121,14 @@ def test_quota_is_shared_equally_and_an_empty_share_stays_empty() -> None:
     assert (part.wanted, part.found, part.complete) == (61, 45, False)
 
 
+def test_imports_of_custom_data_have_one_share_together() -> None:
+    """Few labeled recordings may come one by one, the many others in one file."""
+    known = [one for k in range(4) for one in history([10.0], env="custom:arm", source=f"d4rl-{k}")]
+    unknown = history([10.0] * 100, env="custom:arm", source="d4rl-9", has_action=False)
+    part = cut(known + unknown, "custom:arm", Config(quota=61, validation=0))["medium-replay"]
+    assert (part.found, part.complete) == (61, True) and ids(known) <= ids(part.rows)
+
+
 def test_top_up_fills_the_share_of_its_collector_and_is_no_history() -> None:
     learner = history([400.0] * 10, source="dreamer")
     others = history([400.0] * 100, source="dreamer", seed=1) + history([400.0] * 5, source="aime-0")

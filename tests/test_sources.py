@@ -104,7 +104,10 @@ def test_a_policy_acts_in_the_units_of_its_recordings(tmp_path: Path, monkeypatc
             assert episode.action is not None
             np.testing.assert_allclose(policy.unscale_action(episode.action), actions, atol=1e-5)
     for end, bound in ((-1, low), (1, high)):
-        assert (policy.unscale_action(np.full(2, end, np.float32)) == bound.astype(np.float32)).all()
+        assert (policy.unscale_action(np.full(2, end, np.float32)) == bound).all()
+        assert (policy.unscale_action([[end, end]]) == [bound]).all()
+    with pytest.raises(ValueError, match=r"action has shape \(2, 1\), expected \(\.\.\., 2\)"):
+        policy.unscale_action(np.zeros((2, 1)))
     del policy.description["about"]["action_bounds"]
     with pytest.raises(ValueError, match="does not say what -1 and 1 were"):
         policy.unscale_action(np.zeros(2))

@@ -150,6 +150,9 @@ def _trajectories(file: h5py.File, layout: Layout, where: str) -> list[Trajector
     within = np.setdiff1d(np.flatnonzero(terminal), np.array(bounds[1:]) - 1)
     if len(within):
         raise UserError(f"{where}: is_terminal is true in row {within[0]}, and the episode goes on; split it there")
+    last = flags(file["is_last"], where) if "is_last" in file else terminal
+    if len(within := np.setdiff1d(np.flatnonzero(last), np.array(bounds[1:]) - 1)):
+        raise UserError(f"{where}: is_last is true in row {within[0]}, and no is_first in the next; mark it there")
     return [
         Trajectory(
             where=where if len(bounds) == 2 else f"{where}, rows {begin}..{end - 1}",

@@ -91,7 +91,9 @@ class D4rl:
         if tail := len(file["rewards"]) - ends[-1]:
             self.notes.append(f"{path.name}: left out the last {tail} steps, an unfinished episode")
         if NEXT not in file:
-            self.notes.append(f"{path.name}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out")
+            self.notes.append(
+                f"{path.name}: no {NEXT}, so the last step of each of {len(usable)} episodes is left out, with any end"
+            )
         return usable
 
 
@@ -131,7 +133,8 @@ def _trajectory(steps: dict[str, np.ndarray], start: int, where: str) -> Traject
 
 def _check_continuous(observation: np.ndarray, following: np.ndarray, start: int, where: str) -> None:
     """A reset that no flag marks would join two trajectories."""
-    lost = np.isfinite(observation[1:]).all(axis=1) & ~np.isfinite(following[:-1]).all(axis=1)
+    lost = ~np.isfinite(following).all(axis=1)
+    lost[:-1] &= np.isfinite(observation[1:]).all(axis=1)  # else the observation itself is told
     if lost.any():
         row = start + int(np.argmax(lost))
         raise UserError(f"{where}: {NEXT} row {row} is not finite (NaN or infinity); remove or repair this episode")

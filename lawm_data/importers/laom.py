@@ -67,18 +67,21 @@ class Laom:
         self.digest = digest_of(paths)
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
-        clipped = 0
+        clipped = count = 0
         for path in self.paths:
             with opened(path, str(path)) as file:
                 for name in _groups_of(file, path):
                     found = attempt(_trajectory, file[name], layout, f"{path}, group {name}")
                     if not isinstance(found, UserError) and found.action is not None:
                         beyond = np.isfinite(found.action) & (np.abs(found.action) > 1)  # an infinity is refused later
-                        clipped += int(np.sum(beyond))
+                        clipped, count = clipped + int(np.sum(beyond)), count + beyond.size
                         found = found._replace(action=np.where(beyond, np.sign(found.action), found.action))
                     yield found
         if clipped:
-            self.notes.append(f"{clipped} numbers of actions clipped to [-1, 1], as when they were executed")
+            self.notes.append(
+                f"{clipped} of {count} numbers of actions clipped to [-1, 1], as LAOM's environments execute them; "
+                "scale actions of other bounds before"
+            )
 
 
 def _trajectory(group: h5py.Group, layout: Layout, where: str) -> Trajectory:
