@@ -157,7 +157,7 @@ class Windows:
         return Batch(observation, action[:-1], reward[:-1, ..., 0], end, self.labeled, self.num_labeled)
 
     def _to_device(self, x: np.ndarray) -> Tensor:
-        """A copy on the device of the rows, without waiting until it is made."""
+        """On the device of the rows; what copies it there is not waited for."""
         return torch.from_numpy(x).to(self.offsets.device, non_blocking=True)
 
 
