@@ -22,10 +22,12 @@ from lawm_data.manifest import MAX_BYTES, NAME, FileEntry, Manifest, SliceEntry,
 from lawm_data.progress import Bar
 from lawm_data.slicing import KEEPER, Config, Slice
 from lawm_data.store import Row, Store
+from lawm_data.summary import NARROW, Summary
 
 BUFFER_BYTES = 256_000_000  # trajectories read from the store at once, to be written in another order
 MEGABYTE = 1_000_000
 NUMBER_BYTES = 26  # of a number in a list of the manifest, a line of its own
+NAMED = 3  # dimensions in a message
 SHARDS_MULTIPLE = 8  # so that readers side by side share the files of a large split evenly
 
 
@@ -286,6 +288,19 @@ def _held_out(part: Slice, wanted: int) -> str:
     return f"{count} for validation" + (f" ({wanted} were asked for; {why})" if count < wanted else "")
 
 
+def _report_narrow(name: str, entry: SliceEntry, manifest: Manifest) -> None:
+    whole = Summary.joined(entry.summaries.values(), manifest.observation_size)
+    if not (narrow := whole.narrow):
+        return
+    parts = [f"{part}[{k}]" if size > 1 else part for part, size in manifest.layout for k in range(size)]
+    named = ", ".join(f"{parts[k]} ({whole.std[k]:.2g})" for k in narrow[:NAMED])
+    others = f" and {len(narrow) - NAMED} more" if len(narrow) > NAMED else ""
+    click.echo(
+        f"{name}: observed with a standard deviation below {NARROW:g}, so not scaled up: {named}{others}; record "
+        "them in smaller units"
+    )
+
+
 def _report(manifest: Manifest, slices: dict[str, Slice], validation: int) -> None:
     for name, entry in manifest.slices.items():
         counts = entry.statistics
@@ -294,6 +309,7 @@ def _report(manifest: Manifest, slices: dict[str, Slice], validation: int) -> No
             f"{_shortfall(slices[name])}; {_held_out(slices[name], validation)}; "
             f"{counts['labeled']} of {counts['episodes']} labeled; mean return {counts['mean']:.1f}{labeled}"
         )
+        _report_narrow(name, entry, manifest)
     if short := ", ".join(name for name, part in slices.items() if not part.complete):
         kept = any(one["source"] == KEEPER for one in manifest.collected)
         ways = f"more --episodes or --seeds{', --top-up for medium and expert' if kept else ''}"

@@ -11,6 +11,7 @@ import numpy as np
 from lawm_data.episode import Episode
 
 DIGITS = 9  # what float32 can tell apart
+NARROW = 0.01  # standard deviation of an observation's dimension, below which it is not scaled up to 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Summary:
     def joined(cls, parts: Iterable[Summary], size: int) -> Summary:
         """Of the trajectories of all parts together."""
         return reduce(_join, parts, cls(0, 0, [0.0] * size, [0.0] * size))
+
+    @property
+    def narrow(self) -> list[int]:
+        """The dimensions that vary, but by less than `NARROW`."""
+        rounding = np.finfo(np.float32).eps * np.abs(self.mean)
+        return np.flatnonzero((self.std > rounding) & (np.array(self.std) < NARROW)).tolist()
 
     def matches(self, other: Summary) -> bool:
         """Equal but for the rounding of another machine."""

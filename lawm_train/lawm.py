@@ -27,6 +27,7 @@ from lawm_data.nets.filtering import Filtering
 from lawm_data.nets.optim import Optimizer
 from lawm_data.nets.products import Products, multiplying
 from lawm_data.nets.rssm import RSSM, Filter, State
+from lawm_data.summary import NARROW
 from lawm_data.windows import Batch
 from lawm_train.inferred import InferredActions
 
@@ -60,7 +61,7 @@ class Config:
     least_std: Positive = 0.1  # of states and latent actions
     prior: Literal["standard", "learned"] | None = None  # None: N(0, I) for LAWM, learned for C-LAP
     normalize: bool = True  # observations, by the statistics of the rows that the method trains on; false: raw
-    observation_floor: Positive = 0.01  # of the standard deviations that they are divided by
+    observation_floor: Positive = NARROW  # of the standard deviations that they are divided by
     observation_clip: Positive = 10.0  # of what comes of it
     observation_sigma: Positive = 0.3
     reward_sigma: Positive = 0.3
@@ -82,7 +83,7 @@ class Config:
     @property
     def standardises(self) -> bool:
         """Whether observations come to a standard deviation of 1, but for what hardly moves or is far out."""
-        return self.normalize and self.observation_floor <= 0.01 and self.observation_clip >= 10
+        return self.normalize and self.observation_floor <= NARROW and self.observation_clip >= 10
 
 
 class Observed(NamedTuple):

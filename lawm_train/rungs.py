@@ -20,6 +20,7 @@ from torch import Tensor
 from lawm_data.episode import Episode
 from lawm_data.nets.blocks import Noise, Normalizer
 from lawm_data.nets.dists import Gaussian
+from lawm_data.summary import NARROW
 from lawm_data.windows import Batch, Pool, moments
 from lawm_train import idm
 from lawm_train.lawm import Observed, WorldModel
@@ -267,7 +268,7 @@ def _open_loop_errors(world: WorldModel, seen: Observed) -> dict[int, float]:
     wanted = seen.observation[CONTEXT + 1 : CONTEXT + 1 + len(actions)]
     errors = world.decoder(states.feat) - wanted
     if not world.config.standardises:
-        errors = errors / seen.observation.std((0, 1, 2)).clamp(min=0.01)
+        errors = errors / seen.observation.std((0, 1, 2)).clamp(min=NARROW)
     errors = errors.square().mean((1, 2, 3)).sqrt()
     return {h: float(errors[h - 1]) for h in HORIZONS}
 

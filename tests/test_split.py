@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -294,6 +295,22 @@ def test_a_small_slice_is_left_out_and_said(tmp_path: Path) -> None:
     output = split(tmp_path, "--set", "split.rules.expert.min_return=1e9")
     assert "expert: 0 of 2000 episodes with return >= 1e+09; left out, as fewer than 20" in output
     assert list(Manifest.load(tmp_path / "dataset" / "custom-made").slices) == ["medium-replay"]
+
+
+def test_what_varies_too_little_to_be_scaled_up_is_said(tmp_path: Path) -> None:
+    """One that does not vary at all is not: float32's 0.1 has a mean in float64 that is not quite its own."""
+    spread = np.array([1, 0.004, 0, 0.02, 0.009], np.float32)
+    offset = np.array([0, 300, 0.1, 0, 0], np.float32)
+    episodes = [replace(one, observation=one.observation * spread + offset) for one in made(30)]
+    store(tmp_path, episodes)
+    said = split(tmp_path)
+    assert "medium-replay: observed with a standard deviation below 0.01, so not scaled up: " in said
+    named = re.findall(r"(\S+) \(([\d.e-]+)\)(?=[,;])", said.split("scaled up: ")[1].splitlines()[0])
+    whole = np.concatenate([one.observation for one in episodes]).astype(np.float64).std(0)
+    assert [name for name, _ in named] == ["pose[1]", "height"]
+    assert [float(std) for _, std in named] == pytest.approx([whole[1], whole[4]], rel=0.1), "some are for validation"
+    store(tmp_path / "other", made(30))
+    assert "scaled up" not in split(tmp_path / "other")
 
 
 def test_trajectories_too_short_for_a_window_can_be_left_out(tmp_path: Path) -> None:
