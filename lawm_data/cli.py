@@ -121,7 +121,7 @@ def collect(env: str, top_up: str | None, recipe: str, settings: tuple[str, ...]
 @click.option("--credit", help="whom the dataset card is to credit, and on what terms")
 @root_option
 def import_(format_: str, paths: tuple[Path, ...], env: str, slice_: str | None, root: Path, **options: Any) -> None:
-    """Import recorded trajectories: FORMAT is aime, d4rl, laom or minari; PATHS are files, zips or folders."""
+    """Import recorded trajectories: FORMAT is aime, d4rl, laom, lerobot or minari; PATHS are files, zips or folders."""
     from lawm_data import importers
 
     with files.lock(root):

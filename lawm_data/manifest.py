@@ -212,7 +212,7 @@ def _check(manifest: Manifest, where: str) -> None:
             f"{total}: these do not fit together; run split again"
         )
     bounds = manifest.action_bounds
-    if bounds is not None and not (len(bounds) == manifest.action_size and all(low < high for low, high in bounds)):
+    if bounds is not None and not (len(bounds) == manifest.action_size and all(low <= high for low, high in bounds)):
         raise UserError(f"{where}: action_bounds are not those of {manifest.action_size} columns; run split again")
     repeat, fraction = manifest.repeat, manifest.label_fraction
     if (repeat is not None and repeat < 1) or (fraction is not None and not 0 < fraction < 1):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from foreign import Group, laom_group, minari_episode, write_laom, write_minari
+from foreign import Group, laom_group, lerobot_columns, minari_episode, write_laom, write_lerobot, write_minari
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub, Repository
 from made_dataset import made_episodes, make_dataset
@@ -97,6 +97,18 @@ def minari(metadata: dict[str, Any] | None = None, **changes: Any) -> Given:
 
     def make() -> None:
         write_minari(Path("set"), groups, **(metadata or {}))
+
+    return make
+
+
+def lerobot(version: str = "v3.0", info: dict[str, Any] | None = None, **changes: Any) -> Given:
+    """Three episodes, columns of the last replaced ('.' written '_'), in the folder `set`."""
+    episodes: list[Group] = [lerobot_columns(episode) for episode in EPISODES[:3]]
+    names = {name.replace(".", "_"): name for name in episodes[0]}
+    episodes[-1] |= {names[name]: rows for name, rows in changes.items()}
+
+    def make() -> None:
+        write_lerobot(Path("set"), episodes, version, **(info or {}))
 
     return make
 

@@ -6,8 +6,10 @@ current folder (see given.py), the command, and what its one line must name.
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ from given import (
     in_use,
     laom,
     late_aime,
+    lerobot,
     manifest,
     minari,
     no_hub,
@@ -166,6 +169,18 @@ FOUR = {"up": np.zeros((4, 1)), "inner": {"down": np.zeros((4, 1))}}
 THIRTY = {"up": np.zeros((30, 1)), "inner": {"down": np.zeros((30, 1))}}
 MINARI, LAOM = f"lawm-data import minari set {CUSTOM}", f"lawm-data import laom laom.hdf5 {CUSTOM}"
 METADATA = "set/data/metadata.json"
+LEROBOT, INFO = f"lawm-data import lerobot set {CUSTOM}", "set/meta/info.json"
+
+
+def of_feature(name: str, kind: str, size: int = 1) -> dict[str, Any]:
+    return {"features": {name: {"dtype": kind, "shape": [size]}}}
+
+
+LEROBOT_KEYS = ("observation.state", "next.reward", "episode_index", "frame_index")
+INFO_ALONE = json.dumps(
+    {"codebase_version": "v3.0", "total_episodes": 0, "total_frames": 0}
+    | {"features": {key: {"dtype": "int64", "shape": [1]} for key in LEROBOT_KEYS}}
+)
 DISCRETE = {"action_space": {"type": "Discrete", "n": 3, "start": 0}}
 IMAGES = np.zeros((21, 4, 4, 3), np.uint8)
 SOURCES: list[Row] = [
@@ -207,6 +222,46 @@ SOURCES: list[Row] = [
     ("laom-short", laom(actions=np.zeros((3, 1))), LAOM, ["laom.hdf5, group 2", "unequal lengths", "actions 3"]),
     ("laom-env", laom(), "lawm-data import laom laom.hdf5 --env walker-walk", ["laom.hdf5", "count-up", "walker-walk"]),
     ("laom-size", laom(states=np.zeros((20, 3))), LAOM, ["group 2", "'states' has size 3, expected 2"]),
+    ("lerobot-file", d4rl(), f"lawm-data import lerobot bad.hdf5 {CUSTOM}", ["bad.hdf5: a file; give the folder"]),
+    ("lerobot-missing", nothing, LEROBOT, ["set/meta/info.json", "no such file"]),
+    ("lerobot-metadata", text_file(INFO, "[]"), LEROBOT, [INFO, "not the metadata of a LeRobot dataset"]),
+    ("lerobot-version", lerobot("v1.6"), LEROBOT, [INFO, "v1.6, expected v2 or v3", "convert"]),
+    (
+        "lerobot-no-rewards",
+        lerobot(info=of_feature("next.reward", "string")),
+        LEROBOT,
+        [INFO, "no 'next.reward'", "add"],
+    ),
+    (
+        "lerobot-no-state",
+        lerobot(info=of_feature("observation.state", "video")),
+        LEROBOT,
+        [INFO, "observation.state (video)"],
+    ),
+    ("lerobot-no-index", lerobot(info=of_feature("frame_index", "string")), LEROBOT, [INFO, "'frame_index'"]),
+    ("lerobot-no-data", text_file(INFO, INFO_ALONE), LEROBOT, ["set/data", "no parquet files"]),
+    ("lerobot-lost", lerobot(info={"total_episodes": 4}), LEROBOT, ["3 episodes and 47 frames", "says 4 and 47"]),
+    ("lerobot-gap", lerobot(frame_index=np.arange(20) * 2), LEROBOT, ["episode 2", "frame_index", "missing"]),
+    (
+        "lerobot-size",
+        lerobot(info=of_feature("action", "float32", 2)),
+        LEROBOT,
+        ["file-000.parquet", "'action'", "expected 2"],
+    ),
+    (
+        "lerobot-column",
+        lerobot(info=of_feature("observation.more", "float32")),
+        LEROBOT,
+        ["no column 'observation.more'"],
+    ),
+    (
+        "lerobot-nan",
+        lerobot(next_reward=np.full(20, np.nan, np.float32)),
+        LEROBOT,
+        ["episode 2", "reward row 0", "finite"],
+    ),
+    ("lerobot-huge", lerobot(action=np.full((20, 1), 1e9, np.float32)), LEROBOT, ["set", "'action'", "beyond 1e+06"]),
+    ("lerobot-env", lerobot(), "lawm-data import lerobot set --env walker-walk", ["observation size 2", "24"]),
     ("import-only", d4rl(), f"{D4RL} --only 5", ["--only 5", "FIRST:STOP"]),
     ("import-only-beyond", d4rl(), f"{D4RL} --only 12:", ["--only 12:", "none of the recording's episodes"]),
     ("import-repeat", d4rl(), f"{D4RL} --repeat 0", ["--repeat", "0"]),

@@ -19,6 +19,7 @@ from lawm_data.errors import UserError
 from lawm_data.importers.aime import Aime
 from lawm_data.importers.d4rl import D4rl
 from lawm_data.importers.laom import Laom
+from lawm_data.importers.lerobot import LeRobot
 from lawm_data.importers.minari import Minari
 from lawm_data.importers.recording import Recording, Trajectory, attempt, lost_in_single, single
 from lawm_data.manifest import is_custom
@@ -29,6 +30,7 @@ FORMATS: dict[str, Callable[[list[Path]], Recording]] = {
     "aime": Aime,
     "d4rl": D4rl,
     "laom": Laom,
+    "lerobot": LeRobot,
     "minari": Minari,
 }
 SLICE_NAME = re.compile(r"(?!.{65})(?!.*-(validation|actions)$)[a-z0-9]+(-[a-z0-9]+)*")  # it names folders

@@ -32,10 +32,12 @@ from lawm_data.importers.recording import (
     dataset,
     digest_of,
     flags,
+    flat_as,
     one_env,
     parts_of,
     present,
     rows,
+    scaled,
     values,
     width,
 )
@@ -93,8 +95,7 @@ class Minari:
 
     def trajectories(self, layout: Layout) -> Iterator[Trajectory | UserError]:
         if self.flat and len(layout) > 1:
-            names = ", ".join(name for name, _ in layout)
-            self.notes.append(f"observations are one array, taken to be in the order of the simulator: {names}")
+            self.notes.append(flat_as(layout))
         for source in self.sources:
             with opened(source.main, str(source.main)) as file:
                 for name in _episodes_of(file, source):
@@ -115,12 +116,11 @@ class Minari:
 def _trajectory(episode: h5py.Group, layout: Layout, source: _Source, where: str) -> Trajectory:
     steps = present(episode, (ACTIONS, "rewards", "terminations", "truncations"), ACTIONS, where)
     check_lengths(steps, where)
-    center, half = (source.high + source.low) / 2, (source.high - source.low) / 2
     action = None
     if (found := steps.get(ACTIONS)) is not None:
         if width(found) != len(source.low):
             raise UserError(f"{where}: '{ACTIONS}' has size {width(found)}, {METADATA} says {len(source.low)}")
-        action = ((rows(found) - center) / half).astype(np.float32)
+        action = scaled(rows(found), source.low, source.high)
         if (beyond := np.argwhere(np.abs(action) > 1 + ACTION_TOLERANCE)).size:
             t, dim = beyond[0]
             raise UserError(

@@ -124,6 +124,18 @@ def single(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32, copy=False)
 
 
+def scaled(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """From [low, high] to [-1, 1], float32, column by column; 0 in a column without width."""
+    half = (high - low) / 2
+    return single((action - (high + low) / 2) / np.where(half > 0, half, 1))
+
+
+def flat_as(layout: Layout) -> str:
+    """The note on observations that are one array where `layout` has several."""
+    names = ", ".join(name for name, _ in layout)
+    return f"observations are one array, taken to be in the order of the simulator: {names}"
+
+
 def lost_in_single(array: np.ndarray) -> np.ndarray:
     """The columns that vary, and as float32 lose a tenth or more of that beside an offset above 1,000, int [...].
 
