@@ -74,7 +74,7 @@ class Policy:
         first = torch.full(batch.shape[:2], self._first)
         self._first, self._shape = False, given.shape
         action = self._act(batch, first)[0].numpy()
-        return action.reshape(*given.shape[:-1], -1).copy()  # the filter remembers its own
+        return action.reshape(*given.shape[:-1], action.shape[-1]).copy()  # the filter remembers its own
 
     def unscale_action(self, action: np.ndarray) -> np.ndarray:
         """An action [..., A] in the units of the recordings that it was learned from: -1 is their least, 1 their most.

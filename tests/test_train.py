@@ -231,6 +231,8 @@ def test_a_policy_refuses_observations_of_another_size(dataset, tmp_path):
         act(np.zeros(5))
     act.reset()
     assert act(np.zeros(5)).shape == (2,)
+    act.reset()
+    assert act(np.zeros((0, 5))).shape == (0, 2)
 
 
 def test_a_copy_of_a_checkpoint_is_none(dataset, tmp_path):
