@@ -28,7 +28,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/perf/bench.py
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py lawm_data/nets/_kernels.c constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.12 or 3.11 with venv found;" \
 		"install one (apt install python3.12-venv, brew install python@3.12) or name it: make PYTHON=PATH" >&2; exit 2; }
 	@echo "setup: $$($(PYTHON) --version) into $(VENV), with PyTorch: minutes"

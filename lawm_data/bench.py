@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,9 +67,11 @@ def header(load: float, threads: int | None = None) -> str:
     """
     used = f"torch threads {threads}, " if threads else ""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    kernels = "with" if find_spec("lawm_data.nets._kernels") else "without"
     return (
         f"{_cpu()}, {os.cpu_count()} cores, {used}load {load:.1f} at the start; "
-        f"Python {platform.python_version()}, {versions}; commit {code_commit() or 'unknown'}"
+        f"Python {platform.python_version()}, {versions}, {kernels} kernels in C; "
+        f"commit {code_commit() or 'unknown'}"
     )
 
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from lawm_data.nets.blocks import MLP
 from lawm_data.nets.filtering import Filtering, drawn, drawn_backward
 from lawm_data.nets.rssm import RSSM, along_time
-from lawm_data.nets.unrolled import UnrolledMLP, aten
+from lawm_data.nets.unrolled import UnrolledMLP
+
+aten = torch.ops.aten
 
 
 class InferredActions(Filtering):
@@ -51,8 +53,9 @@ class InferredActions(Filtering):
 
     def begin(self) -> None:
         self.recorded = self.action[:, :, : self.labeled].unbind()
-        self.infer = UnrolledMLP(self.inverse_dynamics, self.embed[1:, :, self.labeled :])
-        self.decode = UnrolledMLP(self.action_decoder)
+        steps = len(self.action)
+        self.infer = UnrolledMLP(self.inverse_dynamics, steps, self.embed[1:, :, self.labeled :])
+        self.decode = UnrolledMLP(self.action_decoder, steps)
         self.draws = self.latent_noise.unbind()
         self.latents: list[tuple[Tensor, ...]] = []
 

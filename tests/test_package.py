@@ -1,4 +1,7 @@
-"""What a user installs: the recipes travel in the wheel and are found from it and from an editable install."""
+"""What a user installs: the recipes travel in the wheel and are found from it and from an editable install.
+
+Kernels are built with it where there is a C compiler.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
 from lawm_data import checkout
+from lawm_data.nets import kernels
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("lawm_data", "lawm_train")
@@ -37,14 +42,16 @@ def test_recipe_is_found_from_a_checkout() -> None:
     assert recipe == ROOT / "recipes" / "cpu.yaml"
 
 
-def test_recipe_is_found_from_a_wheel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", [True, False])
+def test_recipe_is_found_from_a_wheel(tmp_path: Path, compiler: bool) -> None:
     copy = tmp_path / "copy"  # building leaves folders among the sources
     for name in ("lawm_data", "lawm_train", "recipes"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(copy)], check=True)
+    environment = os.environ if compiler else os.environ | {"CC": "/nonexistent"}
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(copy)], env=environment, check=True)
 
     (wheel,) = tmp_path.glob("lawm-*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -54,6 +61,7 @@ def test_recipe_is_found_from_a_wheel(tmp_path: Path) -> None:
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert recipes | modules <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lawm", *PACKAGES}
+    assert any(name.endswith(tuple(EXTENSION_SUFFIXES)) for name in names) == (compiler and kernels.BUILT)
     package, recipe = found_from(tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert package.is_relative_to(tmp_path) and recipe == tmp_path / "site" / "lawm_data" / "recipes" / "cpu.yaml"
 

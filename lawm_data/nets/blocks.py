@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lawm_data.nets import kernels
+
 
 class Init:
     """Draws initial weights, one generator a model: model k starts as a lone run of seed k would.
@@ -93,16 +95,25 @@ class MLP(nn.Module):
         self, init: Init, inputs: int, units: int, layers: int, outputs: int | None = None, dropout: float = 0.0
     ):
         super().__init__()
+        self.hidden: list[tuple[Linear, Norm, Dropout | None]] = []
         blocks: list[nn.Module] = []
         for size in [inputs] + [units] * (layers - 1):
-            blocks += [Linear(init, size, units), Norm(init, units), nn.SiLU()]
-            blocks += [Dropout(dropout)] if dropout else []
+            linear, norm, drop = Linear(init, size, units), Norm(init, units), Dropout(dropout) if dropout else None
+            self.hidden.append((linear, norm, drop))
+            blocks += [linear, norm, nn.SiLU()] + ([drop] if drop else [])
         blocks += [Linear(init, units, outputs)] if outputs is not None else []
         self.layers = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs or units]; x is [N, B, F] or [T, N, B, F]."""
-        return over_time(self.layers, x)
+        return over_time(self._by_kernels if kernels.serve(x) else self.layers, x)
+
+    def _by_kernels(self, x: Tensor) -> Tensor:
+        for linear, norm, drop in self.hidden:
+            x = kernels.block(x, linear.weight, linear.bias, norm.scale, norm.shift)
+            x = drop(x) if drop else x
+        last = self.layers[-1]
+        return last(x) if isinstance(last, Linear) else x
 
 
 class PlainMLP(nn.Module):
@@ -129,6 +140,8 @@ class GRUCell(nn.Module):
         self.norm = Norm(init, 3 * size)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        if kernels.serve(x):
+            return kernels.gru(x, h, self.gates.weight, self.gates.bias, self.norm.scale, self.norm.shift)
         reset, candidate, update = self.norm(self.gates(torch.cat([x, h], -1))).chunk(3, -1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         return torch.lerp(h, candidate, torch.sigmoid(update - 1))

@@ -15,7 +15,9 @@ from torch.autograd.function import once_differentiable
 from lawm_data.nets.fused import fused
 from lawm_data.nets.products import step_by_step
 from lawm_data.nets.rssm import RSSM, State, along_time
-from lawm_data.nets.unrolled import UnrolledGRU, UnrolledMLP, aten
+from lawm_data.nets.unrolled import UnrolledGRU, UnrolledMLP
+
+aten = torch.ops.aten
 
 
 class Filtering:
@@ -72,23 +74,24 @@ class Filtering:
 
     def forward(self) -> tuple[Tensor, ...]:
         stoch, shape = self.rssm.sizes[1], self.embed.shape[1:3]
-        self.input, self.cell = UnrolledMLP(self.rssm.input), UnrolledGRU(self.rssm.cell)
-        self.posterior = UnrolledMLP(self.rssm.posterior_head, self.embed)
+        steps = len(self.noise)
+        self.input, self.cell = UnrolledMLP(self.rssm.input, steps), UnrolledGRU(self.rssm.cell, steps)
+        self.posterior = UnrolledMLP(self.rssm.posterior_head, steps, self.embed)
         self.noises = self.noise.unbind()
         self.begin()
         h = self.rssm.start.state(self.embed[0])
         z, action = (self.embed.new_zeros(*shape, size) for size in (stoch, self.action.shape[-1]))
         self.curves: list[Tensor] = []
-        steps = []
+        states = []
         with step_by_step(h):
             for t, noise in enumerate(self.noises):
                 h = self.cell.forward(self.input.forward(torch.cat([z, action], -1), t), h)
                 feat, z, mean, std, curve = drawn(self.posterior.forward(h, t), noise, h, self.rssm.least_std)
-                steps.append((feat, mean, std))
+                states.append((feat, mean, std))
                 self.curves.append(curve)
                 if t < len(self.action):
                     action = self.act(feat, t)
-        return tuple(along_time(field) for field in zip(*steps, strict=True)) + self.end()
+        return tuple(along_time(field) for field in zip(*states, strict=True)) + self.end()
 
     def backward(self, grad_feat: Tensor, grad_mean: Tensor, grad_std: Tensor, *others: Tensor) -> list[Tensor | None]:
         """Gradients of embed and of the modules' parameters from those of the loop's results."""
