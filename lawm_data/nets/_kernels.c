@@ -1,8 +1,8 @@
 /* The elementwise work between two matrix products of a loop over time, as one pass over the rows each, for CPUs.
 
-   See `elementwise`, which has the same maths in PyTorch, and `kernels`, which calls these. Arrays are float32, dense but for the stride that
-   an argument gives, and lie at the addresses that Python passes: there is nothing here that knows a tensor. Functions
-   are written as loops over features that the compiler turns into vectors; sums over features may be in any order.
+   See `elementwise`, which has the same maths in PyTorch, and `kernels`, which calls these. Arrays are float32 and lie
+   at the addresses that Python passes: nothing here knows a tensor. They are dense but where an argument is a stride.
+   The compiler turns the loops over features into vectors; sums may be taken in any order.
 
    Shapes: N models, B rows of a batch, F features, D deterministic and S stochastic state. */
 
@@ -76,7 +76,7 @@ INLINE float normalize(Py_ssize_t F, const float *product, const float *bias, fl
     return rstd;
 }
 
-/* `into` holds the gradient of LayerNorm's result, and gets that of what was normed; sums [3, F]: of bias, scale, shift */
+/* `into` holds the gradient of LayerNorm's result and gets that of what was normed; the parameters' are added up */
 INLINE void normalize_backward(
     Py_ssize_t F, float *into, const float *normed, float rstd, const float *scale, float *restrict bias,
     float *restrict of_scale, float *restrict of_shift)
@@ -101,7 +101,8 @@ INLINE void normalize_backward(
     }
 }
 
-/* after = swish(LayerNorm(product + bias)); keeps normed [N, B, F] and rstd [N, B]. bias [N, 1 or B, F], by its strides. */
+/* after = swish(LayerNorm(product + bias)), in the product's place if wanted; keeps normed [N, B, F] and rstd [N, B].
+   bias [N, 1 or B, F], by its strides */
 VECTORS static void activated(
     Py_ssize_t N, Py_ssize_t B, Py_ssize_t F, const float *product, const float *bias, Py_ssize_t bias_model,
     Py_ssize_t bias_row, const float *scale, const float *shift, float *normed, float *rstd, float *after)
@@ -119,7 +120,8 @@ VECTORS static void activated(
         }
 }
 
-/* into: the gradient of product + bias, whose rows of a model are `into_model` behind those of the one before */
+/* into: the gradient of product + bias, each model's `into_model` behind the former one's; those of bias, scale and
+   shift are added to sums [N, 3, F] */
 VECTORS static void activated_backward(
     Py_ssize_t N, Py_ssize_t B, Py_ssize_t F, const float *gradient, const float *normed, const float *rstd,
     const float *scale, const float *shift, float *into, Py_ssize_t into_model, float *sums)
@@ -138,8 +140,8 @@ VECTORS static void activated_backward(
         }
 }
 
-/* after: the state [N, B, D] that follows h, of three gates, the update gate biased by -1 to keep h; leaves normed [N, B, 3 D], rstd, and of each row the gates
-   reset, proposal, update and candidate [N, B, 4 D] */
+/* after: the state [N, B, D] that follows h; the update gate is biased by -1, to keep h. Keeps normed [N, B, 3 D], rstd
+   and in each row the gates: reset, proposal, update and candidate [N, B, 4 D] */
 VECTORS static void gated(
     Py_ssize_t N, Py_ssize_t B, Py_ssize_t D, const float *product, const float *bias, const float *h,
     const float *scale, const float *shift, float *normed, float *rstd, float *gates, float *after)

@@ -1,6 +1,7 @@
 """Updates beside those of plain loops, in turn in one process: what slows the machine slows both.
 
 Where oneDNN multiplies in float32 (see nets.products) the rows tell what it gains, where it rounds what bfloat16 gains.
+Where there are kernels in C (see nets.kernels) they tell what these gain.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from learning import RECIPE, Bench
 from published import Published
 
 from lawm_data.bench import Row
+from lawm_data.nets import kernels
 from lawm_data.nets.blocks import Noise
 from lawm_data.nets.products import multiplying, rounding_is_exact
 from lawm_train import td3bc
@@ -46,6 +48,8 @@ def _world_model(bench: Bench) -> Iterator[Row]:
     else:
         rounding = (two_phases, "model.products=bfloat16")
         variants |= {name: _step(bench.built(n, "lawm", *rounding)) for name, n in (("bf16", 1), ("side bf16", SIDE))}
+    if kernels.BUILT:
+        variants |= {"pytorch": _without_kernels(lone), "side pytorch": _without_kernels(side)}
     many = f"model update, {SIDE} seeds side by side"
     yield from _compared(
         _in_turn(variants),
@@ -57,6 +61,8 @@ def _world_model(bench: Bench) -> Iterator[Row]:
         (f"{many}, against a plain loop by oneDNN", "plain onednn", SIDE, "side", ""),
         ("model update, 1 seed, against the same without oneDNN", "mkl", 1, "lone", ""),
         (f"{many}, against the same without oneDNN", "side mkl", 1, "side", ""),
+        ("model update, 1 seed, against the same without kernels in C", "pytorch", 1, "lone", ""),
+        (f"{many}, against the same without kernels in C", "side pytorch", 1, "side", ""),
         ("model update, 1 seed, bfloat16, against a plain loop", "plain", 1, "bf16", ""),
         (f"{many}, bfloat16, against a plain loop", "plain", SIDE, "side bf16", ""),
     )
@@ -76,18 +82,22 @@ def _paper(bench: Bench) -> Iterator[Row]:
 
 
 def _agent(bench: Bench) -> Iterator[Row]:
-    """What another library or precision gains; there is no plain agent."""
+    """What libraries, precision and kernels gain; there is no plain agent."""
     for seeds, many in ((1, "1 seed"), (SIDE, f"{SIDE} seeds")):
-        plain = _imagining(bench, seeds)
+        own = _imagining(bench, seeds)
+        variants = {"plain": own}
         if rounding_is_exact():
-            variants = {"plain": _by_mkl(plain), "onednn": plain}
+            variants["mkl"] = _by_mkl(own)
         else:
-            variants = {"plain": plain, "bf16": _imagining(bench, seeds, "agent.clap.products=bfloat16")}
+            variants["bf16"] = _imagining(bench, seeds, "agent.clap.products=bfloat16")
+        if kernels.BUILT:
+            variants["pytorch"] = _without_kernels(own)
         yield from _compared(
             _in_turn(variants),
-            f"{HOW}; without it",
-            (f"agent update, {many}, against the same without oneDNN", "plain", 1, "onednn", ""),
+            f"{HOW}; the update",
+            (f"agent update, {many}, against the same without oneDNN", "mkl", 1, "plain", ""),
             (f"agent update, {many}, bfloat16, against float32", "plain", 1, "bf16", ""),
+            (f"agent update, {many}, against the same without kernels in C", "pytorch", 1, "plain", ""),
         )
 
 
@@ -129,6 +139,14 @@ def _by_mkl(update: Update) -> Update:
 
     def slower(i: int) -> object:
         with mock.patch("lawm_data.nets.products.rounding_is_exact", lambda: False):
+            return update(i)
+
+    return slower
+
+
+def _without_kernels(update: Update) -> Update:
+    def slower(i: int) -> object:
+        with mock.patch.object(kernels, "BUILT", False):
             return update(i)
 
     return slower
