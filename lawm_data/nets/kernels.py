@@ -21,7 +21,6 @@ except ImportError:
 else:
     BUILT = True
 
-
 SHARED = 32_768  # numbers, from which on PyTorch shares its elementwise work among threads; a kernel has one
 
 
