@@ -12,10 +12,13 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+/* compiled for each width of vectors; the processor's is taken when the library is loaded */
+#if !defined(__x86_64__) || !defined(__gnu_linux__) || !defined(__GNUC__)
+#define VECTORS
+#elif __GNUC__ >= 12 /* Clang says 4 */
 #define VECTORS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
-#define VECTORS
+#define VECTORS __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
