@@ -82,7 +82,7 @@ class UnrolledGRU:
     def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the newest step's x and h from that of the state it led to."""
         into, of_h = self.gated.backward(gradient)
-        return torch.bmm(into, self.to_input), of_h.baddbmm_(into, self.to_state)
+        return torch.bmm(into, self.to_input), torch.baddbmm(of_h, into, self.to_state, out=of_h)
 
     def gradients(self) -> list[Tensor]:
         into, others = self.gated.gradients()
