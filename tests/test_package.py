@@ -61,7 +61,10 @@ def test_recipe_is_found_from_a_wheel(tmp_path: Path, compiler: bool) -> None:
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert recipes | modules <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lawm", *PACKAGES}
-    assert any(name.endswith(tuple(EXTENSION_SUFFIXES)) for name in names) == (compiler and kernels.BUILT)
+    built = any(name.endswith(tuple(EXTENSION_SUFFIXES)) for name in names)
+    assert (
+        built if compiler and kernels.BUILT else compiler or not built
+    )  # where they are built here, there is a compiler
     package, recipe = found_from(tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert package.is_relative_to(tmp_path) and recipe == tmp_path / "site" / "lawm_data" / "recipes" / "cpu.yaml"
 
