@@ -1,10 +1,10 @@
-/* The elementwise work between two matrix products of a loop over time, as one pass over the rows each, for CPUs.
+/* The elementwise work between two matrix products, in one pass over the rows, for CPUs.
 
    See `elementwise`, which has the same maths in PyTorch, and `kernels`, which calls these. Arrays are float32 and lie
    at the addresses that Python passes: nothing here knows a tensor. They are dense but where an argument is a stride.
    The compiler turns the loops over features into vectors; sums may be taken in any order.
 
-   Shapes: N models, B rows of a batch, F features, D deterministic and S stochastic state. */
+   Shapes: N models, B rows of a batch, F features, D deterministic state. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

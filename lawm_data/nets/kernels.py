@@ -3,7 +3,7 @@
 For float32 on a CPU: a kernel passes once over the rows that PyTorch's own pass over several times. They give the same
 but for rounding. `elementwise` and `blocks` have the maths in PyTorch.
 
-Shapes: T steps, N models, B batch, I inputs, F features, D deterministic state. Scale, shift and bias [N, 1, F].
+Shapes: N models, B batch, I inputs, F features, D deterministic state. Scale, shift and bias [N, 1, F].
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 try:
-    from lawm_data.nets import _kernels  # type: ignore[attr-defined]  # mypy does not look into what is compiled
-except ImportError:
+    import lawm_data.nets._kernels as _kernels
+except ModuleNotFoundError:  # not built; one that cannot be loaded is an error
     BUILT = False
 else:
     BUILT = True
